@@ -1,0 +1,81 @@
+//! The contract of a provider of machines. One conformance suite runs against every implementation and every fake.
+
+use crate::{LaunchCall, Launched, Listing, Offer, ProviderError, Rendering, Terminated};
+use async_trait::async_trait;
+use gpujob_crds::GpuPool;
+use std::sync::Arc;
+
+/// Where a provider looks: what one listing covers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scope {
+    /// The provider's name, such as `aws`.
+    pub provider: String,
+    /// The region.
+    pub region: String,
+}
+
+/// What a provider made of a pool's settings: ids in place of tags and names. Kept in the pool's status, so that a
+/// restarted operator can launch at once; opaque to everyone but the provider.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared(pub serde_json::Value);
+
+/// Sells machines that join the cluster as Nodes.
+///
+/// Every method may be called again after a crash at any point, and every method has its own time limit inside.
+#[async_trait]
+pub trait MachineProvider: Send + Sync {
+    /// Checks the pool's settings and makes what launches need (a launch template). Repeatable: what exists is found again.
+    ///
+    /// # Errors
+    /// `Invalid` and `Unauthorized` name the field or permission that a person must change.
+    async fn prepare(&self, pool: &GpuPool, cluster: &str) -> Result<Prepared, ProviderError>;
+
+    /// Removes what [`MachineProvider::prepare`] made for a pool that is gone.
+    ///
+    /// # Errors
+    /// As the cloud answers; the caller tries again.
+    async fn release(&self, pool_uid: &str, cluster: &str) -> Result<(), ProviderError>;
+
+    /// Everything that the pool may buy now, with prices, cheapest first.
+    ///
+    /// # Errors
+    /// As the cloud answers; the caller keeps what it knew.
+    async fn offers(&self, pool: &GpuPool, prepared: &Prepared) -> Result<Vec<Offer>, ProviderError>;
+
+    /// The launch request as JSON. Pure: the same rendering gives the same bytes.
+    ///
+    /// # Errors
+    /// `Invalid` when `prepared` is not this provider's.
+    fn render(&self, rendering: &Rendering<'_>) -> Result<serde_json::Value, ProviderError>;
+
+    /// Sends a recorded request. Replays answer with the original instance.
+    ///
+    /// # Errors
+    /// See [`crate::ErrorClass`]; on `may_have_happened` the caller looks before anything else.
+    async fn launch(&self, call: &LaunchCall) -> Result<Launched, ProviderError>;
+
+    /// All instances of this cluster in this scope, by tag.
+    ///
+    /// # Errors
+    /// When not even a part could be read.
+    async fn list(&self, cluster: &str) -> Result<Listing, ProviderError>;
+
+    /// Ends an instance. Repeatable.
+    ///
+    /// # Errors
+    /// As the cloud answers; an unknown id is `Gone`, not an error.
+    async fn terminate(&self, id: &str) -> Result<Terminated, ProviderError>;
+}
+
+/// Finds the provider of a scope. The operator's `main` makes one that knows the concrete providers.
+#[async_trait]
+pub trait Clouds: Send + Sync {
+    /// The provider that serves this scope, made on first use and kept.
+    ///
+    /// # Errors
+    /// `Invalid` when no such provider is built in.
+    async fn machines(&self, scope: &Scope) -> Result<Arc<dyn MachineProvider>, ProviderError>;
+
+    /// The same, without waiting: only if it was made before.
+    fn ready(&self, scope: &Scope) -> Option<Arc<dyn MachineProvider>>;
+}
