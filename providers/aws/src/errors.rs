@@ -1,0 +1,219 @@
+//! EC2's error codes as classes, and what a person can do about each.
+
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use gpujob_crds::Market;
+use gpujob_provider_core::{ErrorClass, ProviderError};
+
+/// The class of a code that answers a whole call. Codes that are not known here may mean anything: `Unknown`, so that the
+/// caller looks before it asks again.
+pub(crate) fn class(code: &str) -> ErrorClass {
+    match code {
+        "InsufficientInstanceCapacity"
+        | "InsufficientCapacity"
+        | "UnfulfillableCapacity"
+        | "InsufficientHostCapacity"
+        | "ReservationCapacityExceeded"
+        | "InsufficientFreeAddressesInSubnet"
+        | "Unsupported" => ErrorClass::Capacity,
+        "SpotMaxPriceTooLow" => ErrorClass::Price,
+        "MaxSpotInstanceCountExceeded" | "VcpuLimitExceeded" | "InstanceLimitExceeded" | "MaxFleetCountExceeded" => ErrorClass::Quota,
+        "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException"
+        | "ThrottledException"
+        | "TooManyRequestsException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "EC2ThrottledException"
+        | "SlowDown"
+        | "BandwidthLimitExceeded" => ErrorClass::Throttled,
+        "UnauthorizedOperation"
+        | "AccessDenied"
+        | "AccessDeniedException"
+        | "Blocked"
+        | "OptInRequired"
+        | "PendingVerification"
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "UnrecognizedClientException"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "RequestExpired"
+        | "MissingAuthenticationToken"
+        | "OperationNotPermitted" => ErrorClass::Unauthorized,
+        "IdempotentParameterMismatch" => ErrorClass::Mismatch,
+        // The template is named by its content: making it again makes the same request good.
+        "InvalidInstanceID.NotFound"
+        | "InvalidLaunchTemplateName.NotFoundException"
+        | "InvalidLaunchTemplateId.NotFound"
+        | "InvalidLaunchTemplateId.VersionNotFound" => ErrorClass::NotFound,
+        code if code.starts_with("AuthFailure") => ErrorClass::Unauthorized,
+        "NoSuchEntity"
+        | "ParameterNotFound"
+        | "ParameterVersionNotFound"
+        | "ValidationError"
+        | "ValidationException"
+        | "VPCIdNotSpecified"
+        | "UserDataTooLarge" => ErrorClass::Invalid,
+        code if ["Invalid", "Missing", "Malformed", "Unknown", "Unsupported"].iter().any(|start| code.starts_with(start)) => {
+            ErrorClass::Invalid
+        }
+        _ => ErrorClass::Unknown,
+    }
+}
+
+/// The class of a code within `Errors[]` of an answered fleet. The cloud has decided: whatever the code, this offer was not
+/// bought, and a replay would be told the same. So what would be tried again or looked for elsewhere is a refusal here.
+pub(crate) fn class_in_fleet(code: &str) -> ErrorClass {
+    match (code, class(code)) {
+        // The type is not offered in that zone: says nothing about the other overrides.
+        ("InvalidFleetConfiguration", _) => ErrorClass::Capacity,
+        (_, ErrorClass::Throttled | ErrorClass::NotFound | ErrorClass::Mismatch | ErrorClass::Unknown) => ErrorClass::Capacity,
+        (_, class) => class,
+    }
+}
+
+/// What a person can do about it, or nothing.
+pub(crate) fn advice(code: &str, instance_type: Option<&str>, market: Option<Market>) -> String {
+    match code {
+        "MaxSpotInstanceCountExceeded" => quota(instance_type, Market::Spot),
+        "VcpuLimitExceeded" | "InstanceLimitExceeded" => quota(instance_type, market.unwrap_or(Market::OnDemand)),
+        "MaxFleetCountExceeded" => "Ask for more of EC2 Fleet's quotas, in Service Quotas.".to_owned(),
+        "AuthFailure.ServiceLinkedRoleCreationNotPermitted" => {
+            "Once for the account, run: aws iam create-service-linked-role --aws-service-name spot.amazonaws.com".to_owned()
+        }
+        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => {
+            "Give the operator's credentials the rights in manifests/aws/iam-policy.json.".to_owned()
+        }
+        "AuthFailure"
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "UnrecognizedClientException"
+        | "ExpiredToken"
+        | "ExpiredTokenException" => "Check the operator's AWS credentials.".to_owned(),
+        "OptInRequired" | "PendingVerification" | "Blocked" => "Settle it with AWS: the account may not use this yet.".to_owned(),
+        "InsufficientFreeAddressesInSubnet" => "The subnet is full: give the pool a bigger one in that zone.".to_owned(),
+        "SpotMaxPriceTooLow" => "The spot price is above the limit: raise it, or wait.".to_owned(),
+        "InvalidLaunchTemplateName.NotFoundException" | "InvalidLaunchTemplateId.NotFound" => {
+            "The pool's launch template is gone; it is made again when the pool is prepared.".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+/// The quota that counts this type, by the name and code that Service Quotas shows.
+fn quota(instance_type: Option<&str>, market: Market) -> String {
+    let family = instance_type.and_then(|t| t.split('.').next()).unwrap_or_default();
+    let (name, code) = match (family.chars().next(), market) {
+        (Some('g' | 'v'), Market::Spot) => ("All G and VT Spot Instance Requests", "L-3819A6DF"),
+        (Some('g' | 'v'), Market::OnDemand) => ("Running On-Demand G and VT instances", "L-DB2E81BA"),
+        (Some('p'), Market::Spot) if ["p2", "p3", "p4"].iter().any(|old| family.starts_with(old)) => {
+            ("All P4, P3 and P2 Spot Instance Requests", "L-7212CCBC")
+        }
+        (Some('p'), Market::Spot) if family.starts_with("p5") => ("All P5 Spot Instance Requests", "L-C4BD4855"),
+        (Some('p'), Market::OnDemand) => ("Running On-Demand P instances", "L-417A185B"),
+        _ => return "Ask for more vCPUs of that family in Service Quotas (service ec2).".to_owned(),
+    };
+    format!(
+        "Ask for more of the quota \"{name}\" (vCPUs): aws service-quotas request-service-quota-increase --service-code ec2 \
+         --quota-code {code} --desired-value N"
+    )
+}
+
+/// A failed call as the operator sees it.
+pub(crate) fn failed<E>(action: &str, error: &SdkError<E, HttpResponse>) -> ProviderError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let service = error.as_service_error();
+    match service.and_then(|e| e.code()) {
+        Some(code) => answered(action, code, service.and_then(|e| e.message()).unwrap_or_default()),
+        None => {
+            let text = DisplayErrorContext(error).to_string();
+            // Nothing was sent: the SDK found no credentials to sign with.
+            let unsigned =
+                !matches!(error, SdkError::ServiceError(_) | SdkError::ResponseError(_)) && text.to_lowercase().contains("credential");
+            if unsigned {
+                let text = format!(
+                    "{action}: no AWS credentials: give the operator a role or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({text})"
+                );
+                return ProviderError::new(ErrorClass::Unauthorized, text);
+            }
+            let status = error.raw_response().map(|r| r.status().as_u16());
+            let class = match (error, status) {
+                (SdkError::ConstructionFailure(_), _) => ErrorClass::Invalid,
+                (_, Some(429)) => ErrorClass::Throttled,
+                (_, Some(401 | 403)) => ErrorClass::Unauthorized,
+                _ => ErrorClass::Unknown,
+            };
+            ProviderError::new(class, format!("{action}: {text}"))
+        }
+    }
+}
+
+/// A call that was answered with an error code.
+pub(crate) fn answered(action: &str, code: &str, message: &str) -> ProviderError {
+    let parts = [format!("{action}: {code}: {}", message.trim()), advice(code, None, None)];
+    let text = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(" ");
+    ProviderError::new(class(code), text)
+}
+
+/// An error about a field of the pool.
+pub(crate) fn field(path: &str, message: impl std::fmt::Display) -> ProviderError {
+    ProviderError::new(ErrorClass::Invalid, format!("spec.{path}: {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_classes() {
+        for (code, expected) in [
+            ("InsufficientInstanceCapacity", ErrorClass::Capacity),
+            ("Unsupported", ErrorClass::Capacity),
+            ("SpotMaxPriceTooLow", ErrorClass::Price),
+            ("MaxSpotInstanceCountExceeded", ErrorClass::Quota),
+            ("VcpuLimitExceeded", ErrorClass::Quota),
+            ("RequestLimitExceeded", ErrorClass::Throttled),
+            ("UnauthorizedOperation", ErrorClass::Unauthorized),
+            ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", ErrorClass::Unauthorized),
+            ("InvalidClientTokenId", ErrorClass::Unauthorized),
+            ("InvalidParameterValue", ErrorClass::Invalid),
+            ("InvalidAMIID.NotFound", ErrorClass::Invalid),
+            ("InvalidFleetConfiguration", ErrorClass::Invalid),
+            ("InvalidLaunchTemplateName.NotFoundException", ErrorClass::NotFound),
+            ("InvalidInstanceID.NotFound", ErrorClass::NotFound),
+            ("IdempotentParameterMismatch", ErrorClass::Mismatch),
+            ("InternalError", ErrorClass::Unknown),
+            ("ServiceUnavailable", ErrorClass::Unknown),
+            ("SomethingNew", ErrorClass::Unknown),
+        ] {
+            assert_eq!(class(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_answered_fleet_leaves_nothing_open() {
+        for code in ["InternalError", "RequestLimitExceeded", "SomethingNew", "InvalidFleetConfiguration", "InsufficientInstanceCapacity"] {
+            assert_eq!(class_in_fleet(code), ErrorClass::Capacity, "{code}");
+        }
+        assert_eq!(class_in_fleet("UnauthorizedOperation"), ErrorClass::Unauthorized);
+        assert_eq!(class_in_fleet("VcpuLimitExceeded"), ErrorClass::Quota);
+    }
+
+    #[test]
+    fn quotas_are_named() {
+        for (instance_type, market, code) in [
+            ("g6.xlarge", Market::Spot, "L-3819A6DF"),
+            ("gr6.4xlarge", Market::OnDemand, "L-DB2E81BA"),
+            ("p4d.24xlarge", Market::Spot, "L-7212CCBC"),
+            ("p5en.48xlarge", Market::Spot, "L-C4BD4855"),
+            ("p5.48xlarge", Market::OnDemand, "L-417A185B"),
+        ] {
+            assert!(quota(Some(instance_type), market).contains(code), "{instance_type}");
+        }
+        assert!(quota(None, Market::Spot).contains("Service Quotas"));
+    }
+}

@@ -1,0 +1,254 @@
+//! The provider against the lab's EC2 layer.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test waits by the clock
+
+mod cloud;
+mod conformance;
+
+use cloud::{Cloud, cloud};
+use conformance::Buyer;
+use gpujob_crds::{GpuPool, Market};
+use gpujob_provider_core::{ErrorClass, InstanceState, MachineProvider};
+use serde_json::{Value, json};
+
+fn pool_with(change: impl FnOnce(&mut Value)) -> GpuPool {
+    let tags = json!({"tags": {"gpujob.dev/cluster": "lab"}});
+    let mut pool = json!({
+        "apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuPool", "metadata": {"name": "spot", "uid": "pool-uid"},
+        "spec": {"aws": {
+            "region": "us-east-1", "subnets": tags, "securityGroups": tags, "instanceProfile": "gpujob-node",
+            "image": {"ssmParameter": "/aws/service/eks/optimized-ami/1.35/amazon-linux-2023/x86_64/nvidia/recommended/image_id"},
+            "bootstrap": {"clusterName": "lab", "apiServerEndpoint": "https://10.77.0.1:6443", "certificateAuthority": "Y2E=", "cidr": "10.96.0.0/16"},
+        }, "instances": {"types": ["g4dn.*", "g6.*"]}},
+    });
+    change(&mut pool);
+    serde_json::from_value(pool).unwrap()
+}
+
+fn pool() -> GpuPool {
+    pool_with(|_| {})
+}
+
+/// Closes the spot pool of the cheapest offer, and says which it was.
+fn close_cheapest(cloud: &Cloud, buyer: &Buyer<'_>) -> (String, String) {
+    let cheapest = &buyer.offers[0];
+    cloud.fault(&json!({"kind": "capacity", "type": cheapest.instance_type, "zone": cheapest.zone, "market": "spot", "available": 0}));
+    (cheapest.instance_type.clone(), cheapest.zone.clone())
+}
+
+#[tokio::test]
+async fn conforms() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    let buyer = Buyer::new(&aws, pool(), "cluster-conforms").await;
+    conformance::preparing_repeats(&buyer).await;
+    conformance::offers_are_in_order(&buyer).await;
+    conformance::one_intent_is_one_instance(&buyer).await;
+    conformance::another_request_is_a_mismatch(&buyer).await;
+    conformance::the_unknown_is_gone(&buyer, "i-0123456789abcdef0").await;
+    aws.release("pool-uid", &buyer.cluster).await.unwrap();
+    aws.release("pool-uid", &buyer.cluster).await.unwrap();
+}
+
+#[tokio::test]
+async fn offers_follow_the_market() {
+    let cloud = cloud().await;
+    cloud.fault(&json!({"kind": "price", "type": "g4dn.xlarge", "zone": "us-east-1b", "price": 0.1}));
+    let aws = cloud.provider().await;
+    let both = pool_with(|p| p["spec"]["markets"] = json!(["spot", "on-demand"]));
+    let mark = cloud.mark();
+    let buyer = Buyer::new(&aws, both, "cluster-offers").await;
+    let cheapest = &buyer.offers[0];
+    assert_eq!((cheapest.label().as_str(), cheapest.price.micros()), ("spot g4dn.xlarge us-east-1b", 100_000));
+    assert_eq!((cheapest.on_demand_price.micros(), cheapest.gpus, cheapest.gpu_model.as_str()), (526_000, 1, "T4"));
+    assert!(buyer.offers.iter().any(|o| o.label() == "on-demand g6.xlarge us-east-1a" && o.price.micros() == 804_800));
+    assert!(buyer.offers.iter().all(|o| o.instance_type.starts_with("g4dn.") || o.instance_type.starts_with("g6.")));
+    assert!(cloud.calls("GetProducts", mark) > 0, "on-demand prices come from the price list");
+    let mark = cloud.mark();
+    aws.offers(&buyer.pool, &buyer.prepared).await.unwrap();
+    assert_eq!(cloud.mark(), mark, "no call at all while everything is fresh");
+}
+
+#[tokio::test]
+async fn a_refused_offer_is_told_and_the_next_is_bought() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    // The strategy that tries the cheapest first, full or not.
+    let cheapest_first = pool_with(|p| p["spec"]["allocationStrategy"] = json!("lowest-price"));
+    let buyer = Buyer::new(&aws, cheapest_first, "cluster-next").await;
+    let (instance_type, zone) = close_cheapest(&cloud, &buyer);
+    let launched = buyer.buy("gn", 3).await.unwrap();
+    assert_ne!((launched.instance_type.as_str(), launched.zone.as_str()), (instance_type.as_str(), zone.as_str()));
+    let [refusal] = launched.refusals.as_slice() else { panic!("{launched:?}") };
+    assert_eq!((&refusal.instance_type, &refusal.zone, refusal.market), (&instance_type, &zone, Market::Spot));
+    assert_eq!((refusal.code.as_str(), refusal.class.clone()), ("InsufficientInstanceCapacity", ErrorClass::Capacity));
+}
+
+#[tokio::test]
+async fn refusals_have_their_classes() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    let buyer = Buyer::new(&aws, pool(), "cluster-refused").await;
+    for (name, fault, class, says) in [
+        ("a", json!({"kind": "capacity", "available": 0}), ErrorClass::Capacity, "InsufficientInstanceCapacity"),
+        ("b", json!({"kind": "quota", "market": "spot", "vcpus": 1}), ErrorClass::Quota, "L-3819A6DF"),
+        ("c", json!({"kind": "price", "type": "*", "zone": "*", "price": 500.0}), ErrorClass::Price, "SpotMaxPriceTooLow"),
+        ("d", json!({"kind": "capacity", "error": "UnauthorizedOperation"}), ErrorClass::Unauthorized, "iam-policy.json"),
+    ] {
+        if name == "c" {
+            for offer in &buyer.offers {
+                cloud.fault(&json!({"kind": "price", "type": offer.instance_type, "zone": "*", "price": 500.0}));
+            }
+        } else {
+            cloud.fault(&fault);
+        }
+        let error = buyer.buy(name, 3).await.unwrap_err();
+        assert_eq!(error.class, class, "{error}");
+        assert!(error.message.contains(says), "{error}");
+        assert_eq!(error.refusals.len(), 3, "{error:?}");
+        assert!(error.refusals.iter().all(|r| r.instance_type.starts_with('g') && r.zone.starts_with("us-east-1")), "{error:?}");
+        assert_eq!(buyer.alive().await, 0);
+        cloud.control("DELETE", "faults", &json!({}));
+    }
+}
+
+#[tokio::test]
+async fn throttled_calls_are_tried_again_and_then_said() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    let buyer = Buyer::new(&aws, pool(), "cluster-throttled").await;
+    cloud.fault(&json!({"kind": "call", "action": "CreateFleet", "when": "before", "code": "RequestLimitExceeded", "times": 2}));
+    buyer.buy("patient", 1).await.unwrap();
+    cloud.fault(&json!({"kind": "call", "action": "CreateFleet", "when": "before", "code": "RequestLimitExceeded", "times": 9}));
+    let mark = cloud.mark();
+    let error = buyer.buy("throttled", 1).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Throttled, "{error}");
+    assert_eq!(cloud.calls("CreateFleet", mark), 3, "bounded");
+    assert_eq!(buyer.alive().await, 1);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_found_by_the_same_call() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    let buyer = Buyer::new(&aws, pool(), "cluster-lost").await;
+    cloud.fault(&json!({"kind": "call", "action": "CreateFleet", "when": "after", "code": "InternalError", "times": 3}));
+    let error = buyer.buy("gn", 1).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unknown, "{error}");
+    assert!(error.class.may_have_happened());
+    let launched = buyer.buy("gn", 1).await.unwrap();
+    buyer.until(&launched.id, InstanceState::Running).await;
+    assert_eq!(buyer.alive().await, 1);
+}
+
+#[tokio::test]
+async fn what_does_not_show_yet_is_still_bought() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    let buyer = Buyer::new(&aws, pool(), "cluster-lag").await;
+    cloud.fault(&json!({"kind": "lag", "seconds": 2}));
+    let launched = buyer.buy("gn", 1).await.unwrap();
+    assert_eq!(launched.instance, None);
+    assert!(launched.zone.starts_with("us-east-1") && !launched.instance_type.is_empty());
+    assert!(buyer.provider.list(&buyer.cluster).await.unwrap().instances.is_empty());
+    buyer.until(&launched.id, InstanceState::Running).await;
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_is_no_list() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    let buyer = Buyer::new(&aws, pool(), "cluster-list").await;
+    buyer.buy("gn", 1).await.unwrap();
+    cloud.fault(&json!({"kind": "call", "action": "DescribeInstances", "when": "before", "code": "InternalError", "times": 3}));
+    assert_eq!(aws.list(&buyer.cluster).await.unwrap_err().class, ErrorClass::Unknown);
+    let listing = aws.list(&buyer.cluster).await.unwrap();
+    assert!(listing.complete && listing.instances.len() == 1);
+}
+
+/// Its first page is answered, the second never: a listing of which nothing follows about what it lacks.
+#[tokio::test]
+async fn a_list_that_breaks_off_is_incomplete() {
+    let page = "<DescribeInstancesResponse><reservationSet><item><instancesSet><item><instanceId>i-1</instanceId>\
+                <instanceState><name>running</name></instanceState></item></instancesSet></item></reservationSet>\
+                <nextToken>more</nextToken></DescribeInstancesResponse>";
+    let broken = "<Response><Errors><Error><Code>InternalError</Code><Message>no</Message></Error></Errors></Response>";
+    let address = cloud::answering(move |request| if request.contains("NextToken=more") { (500, broken) } else { (200, page) });
+    let aws = cloud::provider_at(&address, "lab", "lab-secret").await;
+    let listing = aws.list("cluster").await.unwrap();
+    assert_eq!(listing.instances.len(), 1);
+    assert!(!listing.complete);
+}
+
+#[tokio::test]
+async fn a_template_that_is_gone_is_made_again_for_the_same_request() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    let buyer = Buyer::new(&aws, pool(), "cluster-template").await;
+    let call = buyer.call("gn", Market::Spot, 1);
+    aws.release("pool-uid", &buyer.cluster).await.unwrap();
+    let error = aws.launch(&call).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::NotFound, "{error}");
+    assert_eq!(aws.prepare(&buyer.pool, &buyer.cluster).await.unwrap(), buyer.prepared);
+    aws.launch(&call).await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_pools_are_told_which_field() {
+    let cloud = cloud().await;
+    let aws = cloud.provider().await;
+    for (field, change) in [
+        ("spec.aws.subnets", json!({"subnets": {"tags": {"no": "such"}}})),
+        ("spec.aws.subnets", json!({"subnets": {"ids": ["subnet-0123456789abcdef0"]}})),
+        ("spec.aws.securityGroups", json!({"securityGroups": {"ids": ["sg-0123456789abcdef0"]}})),
+        ("spec.aws.image.ssmParameter", json!({"image": {"ssmParameter": "/no/such"}})),
+        ("spec.aws.image", json!({"image": null})),
+        ("spec.aws.region", json!({"region": "eu-west-1"})),
+    ] {
+        let pool = pool_with(|p| p["spec"]["aws"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone()));
+        let error = aws.prepare(&pool, "cluster-wrong").await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Invalid, "{error}");
+        assert!(error.message.starts_with(field), "{error}");
+    }
+    let versioned = cloud.provider().await.with_kubernetes("1.35");
+    versioned.prepare(&pool_with(|p| p["spec"]["aws"]["image"] = Value::Null), "cluster-wrong").await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_keys_are_said() {
+    let cloud = cloud().await;
+    let aws = cloud.provider_as("AKIAWRONG", "wrong").await;
+    let error = aws.list("cluster-keys").await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unauthorized, "{error}");
+    assert!(error.message.contains("credentials"), "{error}");
+}
+
+/// The policy that we publish is enough for all that the provider does, and for nothing of others.
+#[tokio::test]
+async fn the_published_policy_is_enough_and_no_more() {
+    let cloud = cloud().await;
+    let policy: Value = serde_json::from_str(include_str!("../../../../manifests/aws/iam-policy.json")).unwrap();
+    let user = cloud.control("POST", "users", &json!({"name": "operator", "policy": policy}));
+    let aws = cloud.provider_as(user["access_key"].as_str().unwrap(), user["secret_key"].as_str().unwrap()).await;
+    let mark = cloud.mark();
+    let both = pool_with(|p| p["spec"]["markets"] = json!(["spot", "on-demand"]));
+    let buyer = Buyer::new(&aws, both, "cluster-policy").await;
+    assert!(cloud.calls("GetProducts", mark) > 0);
+    let launched = buyer.buy("gn", 2).await.unwrap();
+    let on_demand = aws.launch(&buyer.call("gn-od", Market::OnDemand, 2)).await.unwrap();
+    assert_eq!(on_demand.market, Market::OnDemand);
+    for id in [&launched.id, &on_demand.id] {
+        aws.terminate(id).await.unwrap();
+    }
+    aws.release("pool-uid", &buyer.cluster).await.unwrap();
+
+    // One that has no tag of a cluster of ours.
+    let admin = cloud.provider().await;
+    let mut foreign = Buyer::new(&admin, pool(), "cluster-foreign").await.call("gn", Market::Spot, 1);
+    foreign.request["tags"] = json!({"Name": "theirs"});
+    let theirs = admin.launch(&foreign).await.unwrap();
+    let error = aws.terminate(&theirs.id).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unauthorized, "{error}");
+    let error = aws.launch(&foreign).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unauthorized, "without the cluster's tag nothing may be launched: {error}");
+}
