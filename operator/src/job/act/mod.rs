@@ -1,0 +1,161 @@
+//! Performs a job's plan: the status first, then the actions in order, stopping at the first that does not go through.
+//! Leader only. Every write carries a precondition, so that what was planned on an old view is refused.
+
+mod create;
+mod finish;
+
+use super::events::transitions;
+use super::observe::{JobWorld, observe};
+use super::plan::{self, Action, Plan};
+use super::pod::{Image, PodError};
+use crate::context::{ApiError, Ctx, within};
+use gpujob_crds::GpuJob;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The field manager of everything that this controller applies.
+pub const MANAGER: &str = "gpujob/job";
+/// When to look again after somebody else wrote first: the watch usually brings the newer version before that.
+const AFTER_CONFLICT: Duration = Duration::from_millis(200);
+
+/// Why a pass over a job did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call to the API server failed: try again later.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was being done.
+        what: &'static str,
+        /// The answer.
+        source: ApiError,
+    },
+    /// The job cannot be run as it is: it ends with this reason, there is nothing to retry.
+    #[error("{reason}: {message}")]
+    Refused {
+        /// One CamelCase word.
+        reason: &'static str,
+        /// A sentence for people.
+        message: String,
+    },
+}
+
+impl From<PodError> for Error {
+    fn from(error: PodError) -> Self {
+        Error::Refused { reason: "InvalidTemplate", message: error.to_string() }
+    }
+}
+
+/// Names what a call was for.
+fn during(what: &'static str) -> impl FnOnce(ApiError) -> Error {
+    move |source| Error::Api { what, source }
+}
+
+/// One pass: observe, plan, act. Returns when to come back if nothing changes before; `None`: not at all.
+///
+/// # Errors
+/// The API server's. The caller tries again with backoff.
+pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Duration>, Error> {
+    if !ctx.leader.is_leader() {
+        return Ok(None);
+    }
+    finish::orphans(ctx, job).await?;
+    let Some(mut world) = observe(job, &ctx.stores.jobs, &ctx.stores.nodes, &ctx.stores.pods) else { return Ok(None) };
+    confirm(ctx, &mut world).await?;
+    let now = ctx.clock.now();
+    let plan = plan::plan(&world, now);
+    tracing::debug!(job = %job, why = plan.why, actions = plan.actions.len(), "plan");
+    match perform(ctx, &world, &plan).await {
+        Ok(()) => {}
+        Err(Error::Api { source, .. }) if source.is_conflict() => return Ok(Some(AFTER_CONFLICT)),
+        Err(Error::Refused { reason, message }) => {
+            // What the API server or the template says no to, it will say no to again: the job ends, with those words.
+            tracing::info!(job = %job, reason, message, "refused");
+            let plan = plan::refused(&world, ctx.clock.now(), reason, &message);
+            match write_status(ctx, &world, &plan).await {
+                Err(Error::Api { source, .. }) if source.is_conflict() => return Ok(Some(AFTER_CONFLICT)),
+                other => other?,
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(plan.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO).max(Duration::from_millis(10))))
+}
+
+/// Reads the open attempt's pod from the API server when its UID is on record but the cache does not show it: a fresh
+/// leader's cache may be older than the status, and a pod taken for vanished would be run again.
+async fn confirm(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
+    let Some(name) = world.missing_pod() else { return Ok(()) };
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &world.job.namespace().unwrap_or_default());
+    if let Some(pod) = within(api.get_opt(&name)).await.map_err(during("reading a pod"))? {
+        let all: Vec<Arc<Pod>> = ctx.stores.pods.state().into_iter().chain([Arc::new(pod)]).collect();
+        *world = JobWorld::new(world.job.clone(), &ctx.stores.nodes.state(), &all);
+    }
+    Ok(())
+}
+
+async fn perform(ctx: &Ctx, world: &JobWorld, plan: &Plan) -> Result<(), Error> {
+    write_status(ctx, world, plan).await?;
+    for action in &plan.actions {
+        tracing::info!(job = %world.job.name_any(), namespace = world.job.namespace(), ?action, "act");
+        act(ctx, world, action).await?;
+    }
+    Ok(())
+}
+
+/// Applies this controller's part of the status, whole, unless it is there already. With the version that was observed:
+/// the same field manager never conflicts with itself, so nothing else would stop an older view from undoing a newer one.
+async fn write_status(ctx: &Ctx, world: &JobWorld, plan: &Plan) -> Result<(), Error> {
+    let recorded = world.recorded();
+    if plan.status == recorded {
+        return Ok(());
+    }
+    let job = &world.job;
+    let body = json!({
+        "apiVersion": GpuJob::api_version(&()), "kind": GpuJob::kind(&()),
+        "metadata": {"name": job.name_any(), "namespace": job.namespace(), "uid": job.uid(), "resourceVersion": job.resource_version()},
+        "status": plan.status,
+    });
+    let api: Api<GpuJob> = Api::namespaced(ctx.client.clone(), &job.namespace().unwrap_or_default());
+    let params = PatchParams::apply(MANAGER).force();
+    match within(api.patch_status(&job.name_any(), &params, &Patch::Apply(&body))).await {
+        Err(error) if error.is_not_found() => return Ok(()),
+        other => other.map_err(during("writing the status"))?,
+    };
+    let reference = job.object_ref(&());
+    for event in transitions(&recorded, &plan.status) {
+        // Telling is best effort: it must not fail what it tells of.
+        if tokio::time::timeout(Duration::from_secs(2), ctx.recorder.publish(&event, &reference)).await.is_err() {
+            tracing::debug!(reason = event.reason, "event not published");
+        }
+    }
+    Ok(())
+}
+
+fn image(ctx: &Ctx) -> Image {
+    Image {
+        name: ctx.settings.transfer_image.clone(),
+        pull_policy: ctx.settings.transfer_image_pull_policy.clone(),
+        cluster: ctx.settings.cluster.clone(),
+    }
+}
+
+async fn act(ctx: &Ctx, world: &JobWorld, action: &Action) -> Result<(), Error> {
+    match action {
+        Action::AddJobFinalizer => finish::add_job_finalizer(ctx, world).await,
+        Action::RemoveJobFinalizer => finish::remove_job_finalizer(ctx, world).await,
+        Action::CreateAttemptPod(target) => create::attempt_pod(ctx, world, target).await,
+        Action::SaveLog { pod, container } => create::save_log(ctx, world, pod, container.as_deref()).await,
+        Action::CreateStoragePod { target, task, pod_uid } => create::storage_pod(ctx, world, target, *task, pod_uid).await,
+        Action::DeletePod { name, uid, grace } => finish::delete_pod(ctx, world, name, uid, *grace).await,
+        Action::Release { node, resource_version, remaining } => finish::release(ctx, node, resource_version, remaining).await,
+        Action::RemovePodFinalizer { name, uid, position } => {
+            finish::remove_pod_finalizer(ctx, &world.job.namespace().unwrap_or_default(), name, uid, *position).await
+        }
+        Action::DeleteJob => finish::delete_job(ctx, world).await,
+    }
+}

@@ -1,0 +1,103 @@
+//! The world of one GpuJob: everything that [`plan`](super::plan) may look at, gathered from caches, sorted and complete.
+
+use super::facts::{NodeFact, PodFact, Role};
+use gpujob_crds::{GpuJob, GpuJobStatus, GpuNode, conditions, job_status::Attempt, names};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
+use std::sync::Arc;
+
+/// One job, and all that belongs to it.
+#[derive(Clone, Debug)]
+pub struct JobWorld {
+    /// The job as the cache has it. Its pod template is trimmed there: a pod is built from a fresh read.
+    pub job: Arc<GpuJob>,
+    /// GpuNodes that hold a reservation of this job's UID, or that one of its attempts names. Sorted by name.
+    pub nodes: Vec<NodeFact>,
+    /// Its pods of every role, by UID label. Sorted by attempt, role, name.
+    pub pods: Vec<PodFact>,
+}
+
+/// Gathers the world of a job. `None`: the cache does not hold it (any more).
+#[must_use]
+pub fn observe(job: &ObjectRef<GpuJob>, jobs: &Store<GpuJob>, nodes: &Store<GpuNode>, pods: &Store<Pod>) -> Option<JobWorld> {
+    Some(JobWorld::new(jobs.get(job)?, &nodes.state(), &pods.state()))
+}
+
+impl JobWorld {
+    /// The world of `job` out of all GpuNodes and all pods.
+    #[must_use]
+    pub fn new(job: Arc<GpuJob>, nodes: &[Arc<GpuNode>], pods: &[Arc<Pod>]) -> Self {
+        let uid = job.uid().unwrap_or_default();
+        let named: Vec<String> =
+            job.status.iter().flat_map(|s| &s.attempts).filter(|a| a.outcome.is_none()).filter_map(|a| a.node.clone()).collect();
+        let mut nodes: Vec<NodeFact> =
+            nodes.iter().filter(|n| n.reservation_of(&uid).is_some() || named.contains(&n.name_any())).map(|n| NodeFact::of(n)).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        // A store has no order, and a plan must not depend on one.
+        let mut pods: Vec<PodFact> = pods
+            .iter()
+            .filter(|p| p.labels().get(names::JOB_UID) == Some(&uid) && p.namespace() == job.namespace())
+            .filter_map(|p| PodFact::of(p))
+            .collect();
+        pods.sort_by(|a, b| (a.attempt, a.role, &a.name).cmp(&(b.attempt, b.role, &b.name)));
+        Self { job, nodes, pods }
+    }
+
+    /// The job's UID.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.job.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// What this controller has written of the job's status: all but what the scheduler owns.
+    #[must_use]
+    pub fn recorded(&self) -> GpuJobStatus {
+        let mut status = self.job.status.clone().unwrap_or_default();
+        status.waiting = None;
+        status.conditions.retain(|c| c.type_ != conditions::job::ASSIGNED);
+        status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        status
+    }
+
+    /// Whether deletion of the job has begun.
+    #[must_use]
+    pub fn deleting(&self) -> bool {
+        self.job.metadata.deletion_timestamp.is_some()
+    }
+
+    /// The pod of this attempt in this role.
+    #[must_use]
+    pub fn pod(&self, attempt: i32, role: Role) -> Option<&PodFact> {
+        self.pods.iter().find(|p| p.attempt == attempt && p.role == role)
+    }
+
+    /// The GpuNode of this name, if it exists.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&NodeFact> {
+        self.nodes.iter().find(|n| n.name == name)
+    }
+
+    /// The pod that `attempt` had, when its UID is on record and the cache does not show it: it is gone, or the cache is
+    /// behind (a new leader's may be). A live read tells, see `act::confirm`.
+    #[must_use]
+    pub fn missing_pod(&self) -> Option<String> {
+        let status = self.job.status.as_ref()?;
+        let open = status.attempts.last().filter(|a| a.outcome.is_none())?;
+        open.pod_uid.as_ref()?;
+        let there = self.pod(open.number, Role::Attempt).is_some();
+        (!there).then(|| names::pod(&self.job.name_any(), self.uid(), open.index, open.number, "attempt"))
+    }
+}
+
+/// The attempt that goes on, if one does.
+#[must_use]
+pub fn open(status: &GpuJobStatus) -> Option<&Attempt> {
+    status.attempts.last().filter(|a| a.outcome.is_none())
+}
+
+/// The number of the last attempt that is recorded as ended; 0 before the first.
+#[must_use]
+pub fn last_ended(status: &GpuJobStatus) -> i32 {
+    status.attempts.iter().filter(|a| a.outcome.is_some()).map(|a| a.number).max().unwrap_or(0)
+}

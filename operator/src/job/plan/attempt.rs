@@ -1,0 +1,171 @@
+//! The attempt that goes on: from its reservation to the recorded exit of its program.
+
+use super::draft::Draft;
+use super::outcome::{Exit, Seen, look};
+use super::{Action, delivery, ending};
+use crate::job::facts::{PodFact, Role};
+use gpujob_crds::job_status::{Attempt, Outcome};
+use gpujob_crds::names;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+/// `disruption` of an attempt that we stop because the job's time is up: what it left is committed as Failed.
+pub(super) const DEADLINE: &str = "DeadlineExceeded";
+/// Seconds that a pod may wait for an image or a setting before the job is given up: the node is paid for meanwhile.
+const HUNG_FOR: i64 = 300;
+/// Seconds that a pod may be refused by its own node, GPUs and all being there.
+const MISFIT_AFTER: i64 = 120;
+
+/// One step of the open attempt.
+pub(super) fn run(d: &mut Draft<'_>) {
+    finalizer(d);
+    remember_offer(d);
+    let Some(a) = d.open().cloned() else { return };
+    match d.world.pod(a.number, Role::Attempt) {
+        Some(pod) => with_pod(d, &a, pod),
+        None if a.exit_code.is_some() => delivery::run(d, &a, None),
+        None => without_pod(d, &a),
+    }
+}
+
+/// A job that may own a pod or a reservation must not vanish.
+pub(super) fn finalizer(d: &mut Draft<'_>) {
+    if !held(d) {
+        d.act(Action::AddJobFinalizer);
+    }
+}
+
+fn held(d: &Draft<'_>) -> bool {
+    d.world.job.finalizers().iter().any(|f| f == names::JOB_FINALIZER)
+}
+
+fn remember_offer(d: &mut Draft<'_>) {
+    let world = d.world;
+    if let Some(a) = d.open_mut().filter(|a| a.offer.is_none()) {
+        a.offer = a.node.as_ref().and_then(|n| world.node(n)).and_then(|n| n.offer.clone());
+    }
+}
+
+fn without_pod(d: &mut Draft<'_>, a: &Attempt) {
+    let node = a.node.as_ref().and_then(|n| d.world.node(n));
+    let uid = d.world.uid();
+    let live = node.filter(|n| !n.dying() && n.reservations.iter().any(|r| r.job_uid == uid && r.attempt == a.number));
+    if a.disruption.as_deref() == Some(DEADLINE) {
+        return ending::fail(d, DEADLINE, "The job's time was up, and its pod is gone: what it left could not be kept.");
+    }
+    if a.pod_uid.is_some() {
+        return ending::interrupt(d, "PodVanished", "The pod is gone, and nobody saw how its program ended.");
+    }
+    if d.world.job.spec.suspend == Some(true) {
+        return give_back(d, a, ending::suspend);
+    }
+    let Some(node) = live else {
+        return give_back(d, a, |d| ending::interrupt(d, "NodeLost", "Its node is gone, or on its way out, before the pod was made."));
+    };
+    if !node.registered {
+        d.why =
+            if node.message.is_empty() { format!("{} is being launched.", node.name) } else { format!("{}: {}", node.name, node.message) };
+        return;
+    }
+    d.why = format!("{} has joined; the pod is being made.", node.name);
+    // Both on record first: the finalizer holds the job, the attempt says whose pod it is.
+    if held(d) && crate::job::observe::open(&d.recorded).is_some_and(|r| r.number == a.number && r.node == a.node) {
+        let target = d.target(a);
+        d.act(Action::CreateAttemptPod(target));
+    }
+}
+
+/// An attempt that nothing was bought for has not happened: its number is used again.
+fn give_back(d: &mut Draft<'_>, a: &Attempt, bought: impl FnOnce(&mut Draft<'_>)) {
+    if a.offer.is_some() {
+        return bought(d);
+    }
+    d.status.attempts.pop();
+    d.why = "Waiting for capacity: the launch came to nothing.".into();
+}
+
+fn with_pod(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact) {
+    let now = Time(d.now);
+    if let Some(open) = d.open_mut() {
+        open.pod_uid.get_or_insert_with(|| pod.uid.clone());
+        open.template_hash = open.template_hash.take().or_else(|| pod.template_hash.clone());
+    }
+    if a.exit_code.is_some() {
+        return delivery::run(d, a, Some(pod));
+    }
+    let seen = look(pod, a.node.as_ref().and_then(|n| d.world.node(n)));
+    let over_time = a.disruption.as_deref() == Some(DEADLINE);
+    let suspend = d.world.job.spec.suspend == Some(true);
+    match seen {
+        Seen::Exited(exit) => record_exit(d, pod, exit, now),
+        Seen::AlreadyCommitted(receipt) => ending::committed(d, &receipt),
+        Seen::Permanent { reason, message } => ending::fail(d, &reason, &message),
+        // We deleted it ourselves, and wait for the program to end.
+        Seen::Interrupted { reason, .. } if over_time && reason == "PodDeleted" => stop(d, pod),
+        Seen::Interrupted { .. } if over_time => {
+            ending::fail(d, DEADLINE, "The job's time was up, and its node went before it had delivered.")
+        }
+        Seen::Interrupted { reason, message } => ending::interrupt(d, &reason, &message),
+        _ if over_time => stop(d, pod),
+        _ if suspend => ending::suspend(d),
+        Seen::Running(since) => {
+            d.why = format!("The program runs on {}.", a.node.as_deref().unwrap_or("its node"));
+            if let Some(open) = d.open_mut() {
+                open.start_time.get_or_insert(Time(since));
+            }
+            d.status.start_time.get_or_insert(Time(since));
+        }
+        Seen::Hung { reason, message } => {
+            let created = pod.created.unwrap_or(d.now);
+            if reason == "InvalidImageName" || d.due(created, HUNG_FOR) {
+                return ending::fail(d, &reason, &message);
+            }
+            d.why = message;
+        }
+        Seen::Starting(message) => starting(d, a, pod, message),
+    }
+}
+
+fn starting(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact, message: String) {
+    let there = a.node.as_ref().and_then(|n| d.world.node(n)).and_then(|n| n.initialized);
+    if let (Some(_), Some(there)) = (&pod.unschedulable, there) {
+        let since = pod.created.map_or(there, |c| c.max(there));
+        if d.due(since, MISFIT_AFTER) {
+            return ending::interrupt(d, "Misfit", &message);
+        }
+    }
+    d.why = message;
+}
+
+/// Ends the program with its whole grace, so that the sidecar can still seal what is there.
+fn stop(d: &mut Draft<'_>, pod: &PodFact) {
+    d.why = "The job's time is up: the program is being stopped.".into();
+    let on_record = crate::job::observe::open(&d.recorded).is_some_and(|a| a.disruption.is_some());
+    if on_record && pod.deleting.is_none() {
+        d.act(Action::DeletePod { name: pod.name.clone(), uid: pod.uid.clone(), grace: None });
+    }
+}
+
+/// Puts on record how the program ended, before anything is decided from it: whoever looks next decides the same.
+fn record_exit(d: &mut Draft<'_>, pod: &PodFact, exit: Exit, now: Time) {
+    let Some(open) = d.open_mut() else { return };
+    open.start_time = open.start_time.take().or(exit.started.map(Time));
+    open.exit_time = Some(exit.at.map_or(now, Time));
+    open.exit_code = Some(exit.code);
+    open.disruption = open.disruption.take().or(exit.disruption);
+    open.reason = Some(exit.reason).filter(|r| !r.is_empty());
+    open.message = Some(exit.message.trim().to_owned()).filter(|m| !m.is_empty());
+    let started = open.start_time.clone();
+    d.status.start_time = d.status.start_time.take().or(started);
+    d.why = format!("The program has ended with exit code {}.", exit.code);
+    let container = d.world.job.spec.gpu.container.clone().unwrap_or(exit.container);
+    d.act(Action::SaveLog { pod: pod.name.clone(), container: (pod.expected > 1).then_some(container) });
+}
+
+/// The job is being deleted: its attempt is over, and nothing more is started for it.
+pub(super) fn stop_for_deletion(d: &mut Draft<'_>) {
+    if d.open().is_some() {
+        ending::end_attempt(d, Outcome::Interrupted, "Deleted", "The GpuJob is being deleted.");
+    }
+    d.why = "The GpuJob is being deleted: its pods and reservations go first.".into();
+}

@@ -1,0 +1,101 @@
+//! Conditions, the one word for the table, and the copies that people read: all derived from the rest of the status.
+
+use super::draft::Draft;
+use super::outcome::{Seen, look};
+use crate::job::facts::Role;
+use crate::job::next::ended;
+use gpujob_crds::conditions::{Status, Wanted, find, is_true, job as types, set, want};
+use gpujob_crds::job_status::Outcome;
+
+/// Writes what follows from the wanted status.
+pub(super) fn run(d: &mut Draft<'_>) {
+    let generation = d.world.job.metadata.generation.unwrap_or(0);
+    d.status.observed_generation = Some(generation);
+    d.status.attempt = d.status.attempts.last().map(|a| a.number);
+    d.status.node = d.open().and_then(|a| a.node.clone());
+    let word = word(d);
+    d.status.state = Some(word.into());
+    let mut wanted = if ended(&d.status) { after(d) } else { during(d, word) };
+    wanted.extend(stored(d));
+    wanted.extend(suspended(d));
+    let now = d.now;
+    for w in &wanted {
+        set(&mut d.status.conditions, w, generation, now);
+    }
+    d.status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+}
+
+/// A job that has ended stays as it is, but for the generation: kstatus takes an old one for work in progress.
+pub(super) fn settled(d: &mut Draft<'_>) {
+    let generation = d.world.job.metadata.generation;
+    d.status.observed_generation = generation;
+    for c in &mut d.status.conditions {
+        c.observed_generation = generation;
+    }
+    d.why = find(&d.status.conditions, types::SUCCEEDED).map(|c| c.message.clone()).unwrap_or_default();
+}
+
+fn word(d: &Draft<'_>) -> &'static str {
+    if ended(&d.status) {
+        return if is_true(&d.status.conditions, types::SUCCEEDED) { "Succeeded" } else { "Failed" };
+    }
+    let Some(a) = d.open() else {
+        return if d.world.job.spec.suspend == Some(true) { "Suspended" } else { "Waiting" };
+    };
+    let registered = a.node.as_ref().and_then(|n| d.world.node(n)).is_some_and(|n| n.registered);
+    match (a.exit_code, a.start_time.is_some(), a.pod_uid.is_some() || registered) {
+        (Some(_), ..) => "Delivering",
+        (None, true, _) => "Running",
+        (None, false, true) => "Starting",
+        (None, false, false) => "Launching",
+    }
+}
+
+fn during(d: &Draft<'_>, word: &str) -> Vec<Wanted> {
+    let running = d.open().and_then(|a| {
+        let pod = d.world.pod(a.number, Role::Attempt)?;
+        let seen = look(pod, a.node.as_ref().and_then(|n| d.world.node(n)));
+        (a.exit_code.is_none() && matches!(seen, Seen::Running(_))).then_some(())
+    });
+    vec![
+        want(types::SUCCEEDED, Status::Unknown, word, d.why.clone()),
+        want(types::RECONCILING, true, word, d.why.clone()),
+        want(types::STALLED, false, "Progressing", ""),
+        match running {
+            Some(()) => want(types::RUNNING, true, "Running", ""),
+            None => want(types::RUNNING, false, word, ""),
+        },
+    ]
+}
+
+fn after(d: &Draft<'_>) -> Vec<Wanted> {
+    let verdict = find(&d.status.conditions, types::SUCCEEDED);
+    let (reason, message) = verdict.map(|c| (c.reason.clone(), c.message.clone())).unwrap_or_default();
+    let succeeded = verdict.is_some_and(|c| c.status == "True");
+    vec![
+        want(types::RECONCILING, false, "Ended", ""),
+        want(types::STALLED, !succeeded, &reason, if succeeded { String::new() } else { message }),
+        want(types::RUNNING, false, "Ended", ""),
+    ]
+}
+
+fn stored(d: &Draft<'_>) -> Option<Wanted> {
+    d.world.job.spec.results.as_ref()?;
+    let winner = d.status.attempts.iter().rev().find(|a| a.storage.as_deref() == Some("Committed"));
+    Some(match winner {
+        Some(a) if a.outcome == Some(Outcome::Succeeded) => want(types::RESULTS_STORED, true, "Committed", ""),
+        Some(_) => want(types::RESULTS_STORED, true, "CommittedAsFailed", "What the last attempt left; the manifest says Failed."),
+        None if ended(&d.status) => want(types::RESULTS_STORED, false, "NotDelivered", ""),
+        None => want(types::RESULTS_STORED, false, "Pending", ""),
+    })
+}
+
+fn suspended(d: &Draft<'_>) -> Option<Wanted> {
+    let asked = d.world.job.spec.suspend == Some(true) && !ended(&d.status);
+    let held = d.world.nodes.iter().any(|n| n.reservations.iter().any(|r| r.job_uid == d.world.uid()));
+    match (asked, d.open().is_some() || held) {
+        (true, false) => Some(want(types::SUSPENDED, true, "Suspended", "")),
+        (true, true) => Some(want(types::SUSPENDED, false, "Stopping", "The attempt is being stopped and its node given back.")),
+        (false, _) => find(&d.status.conditions, types::SUSPENDED).map(|_| want(types::SUSPENDED, false, "Resumed", "")),
+    }
+}

@@ -1,0 +1,115 @@
+//! The short CPU pods that speak to the store after an attempt: with the job's own credentials, on the attempt's node if
+//! it is still up (the image is there), else anywhere.
+
+use super::attempt::tolerate;
+use super::mover::{self, PodUid, User, mount};
+use super::{Image, Target, log_name, metadata};
+use crate::job::facts::Role;
+use gpujob_crds::{GpuJob, names};
+use k8s_openapi::api::core::v1::{
+    Affinity, ConfigMapVolumeSource, NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PreferredSchedulingTerm,
+    Volume, VolumeMount,
+};
+use kube::ResourceExt;
+
+/// Name of the one container of these pods.
+pub const CONTAINER: &str = "gpujob-storage";
+const LOG: &str = "gpujob-log";
+const LOG_DIR: &str = "/gpujob/log";
+const LOG_FILE: &str = "/gpujob/log/main.log";
+/// Seconds that `discard` and `resolve` may run; `commit` has the delivery deadline and this on top.
+const SHORT: i64 = 600;
+
+/// What such a pod is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Make the results of a program that ended well visible.
+    CommitSucceeded,
+    /// Keep what the last attempt of a failed job left, with its exit code.
+    CommitFailed(i32),
+    /// Throw away what a failed attempt left.
+    Discard,
+    /// Say what became of the results.
+    Resolve,
+}
+
+impl Task {
+    /// The role of its pod.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Task::CommitSucceeded | Task::CommitFailed(_) => Role::Commit,
+            Task::Discard => Role::Discard,
+            Task::Resolve => Role::Resolve,
+        }
+    }
+
+    fn args(self, wait: i64) -> Vec<String> {
+        let commit = |outcome: &str, code: i32| {
+            // One word, or clap would read a negative code as a flag.
+            vec![
+                "commit".into(),
+                "--outcome".into(),
+                outcome.into(),
+                format!("--exit-code={code}"),
+                format!("--wait={wait}"),
+                "--log".into(),
+                LOG_FILE.into(),
+            ]
+        };
+        match self {
+            Task::CommitSucceeded => commit("Succeeded", 0),
+            Task::CommitFailed(code) => commit("Failed", code),
+            Task::Discard => vec!["discard".into()],
+            Task::Resolve => vec!["resolve".into()],
+        }
+    }
+}
+
+/// Builds the pod. `pod_uid` is the attempt's pod: its staging area is named after it.
+#[must_use]
+pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: &str) -> Pod {
+    let args = task.args(job.spec.delivery_deadline());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut container = mover::container(job, target, image, CONTAINER, &args, PodUid::Of(pod_uid), User::Nobody);
+    container.volume_mounts.get_or_insert_default().push(VolumeMount { read_only: Some(true), ..mount(LOG, LOG_DIR) });
+    let attempt_pod = names::pod(&job.name_any(), &job.uid().unwrap_or_default(), target.index, target.attempt, Role::Attempt.as_str());
+    let template = job.spec.template.spec.as_ref();
+    let mut volumes = mover::volumes();
+    volumes.push(Volume {
+        name: LOG.into(),
+        // Optional: saving the log is best effort and must not hold the results back.
+        config_map: Some(ConfigMapVolumeSource { name: log_name(&attempt_pod), optional: Some(true), ..ConfigMapVolumeSource::default() }),
+        ..Volume::default()
+    });
+    let delivery = if task.role() == Role::Commit { job.spec.delivery_deadline() } else { 0 };
+    let spec = PodSpec {
+        containers: vec![container],
+        volumes: Some(volumes),
+        restart_policy: Some("Never".into()),
+        active_deadline_seconds: Some(delivery + SHORT),
+        // The job's identity where the store trusts that instead of keys; never the API server's token.
+        service_account_name: template.and_then(|t| t.service_account_name.clone()),
+        automount_service_account_token: Some(false),
+        image_pull_secrets: template.and_then(|t| t.image_pull_secrets.clone()),
+        tolerations: Some(vec![tolerate(names::GPU_TAINT, "NoSchedule", None)]),
+        affinity: Some(near(&target.node)),
+        termination_grace_period_seconds: Some(30),
+        ..PodSpec::default()
+    };
+    Pod { metadata: metadata(job, target, task.role(), None), spec: Some(spec), status: None }
+}
+
+fn near(node: &str) -> Affinity {
+    let here = NodeSelectorRequirement { key: names::NODE_LABEL.into(), operator: "In".into(), values: Some(vec![node.into()]) };
+    Affinity {
+        node_affinity: Some(NodeAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![PreferredSchedulingTerm {
+                weight: 100,
+                preference: NodeSelectorTerm { match_expressions: Some(vec![here]), match_fields: None },
+            }]),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}

@@ -1,0 +1,86 @@
+//! Everything that the plan of one GpuNode looks at.
+
+use crate::context::Ctx;
+use gpujob_crds::{GpuNode, names};
+use gpujob_provider_core::{Instance, Scope};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use std::sync::Arc;
+
+/// One GpuNode and what concerns it.
+#[derive(Clone, Debug)]
+pub(super) struct NodeWorld {
+    pub(super) node: Arc<GpuNode>,
+    /// Seconds of the pool's idle window. Zero when the pool is gone: nothing will come.
+    pub(super) idle_after: i64,
+    /// Instances that carry this GpuNode's UID, by id.
+    pub(super) instances: Vec<Instance>,
+    /// Since when every listing was complete, and when the last one was asked for.
+    pub(super) complete_since: Option<Timestamp>,
+    pub(super) asked: Option<Timestamp>,
+    /// Nodes that claim the instance's providerID, or carry our label.
+    pub(super) claimants: Vec<Arc<Node>>,
+    /// Reservations whose job is not in the cache (any more), by UID.
+    pub(super) absent_jobs: Vec<String>,
+    /// What the last send of the launch came to, when it was no success.
+    pub(super) launch: Option<LaunchAnswer>,
+    /// A launch of this intent is on the wire.
+    pub(super) launching: bool,
+}
+
+/// The answer to the last send of a launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LaunchAnswer {
+    pub(super) class: gpujob_provider_core::ErrorClass,
+    pub(super) message: String,
+    /// Not sent again before.
+    pub(super) retry_at: Timestamp,
+}
+
+pub(super) fn scope(node: &GpuNode) -> Scope {
+    Scope { provider: node.spec.provider.clone(), region: node.spec.region.clone() }
+}
+
+pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launch: Option<LaunchAnswer>, launching: bool) -> NodeWorld {
+    let seen = ctx.cloud_view.seen(&scope(&node));
+    let uid = node.metadata.uid.as_deref();
+    let mut instances: Vec<Instance> = seen
+        .iter()
+        .flat_map(|s| &s.listing.instances)
+        .filter(|i| i.tags.get(names::NODE_UID_TAG).map(String::as_str) == uid)
+        .cloned()
+        .collect();
+    instances.sort_by(|a, b| a.id.cmp(&b.id));
+    let provider_id = node.status.as_ref().and_then(|s| s.instance.as_ref()).and_then(|i| i.provider_id.clone());
+    let mut claimants: Vec<Arc<Node>> = ctx
+        .stores
+        .k8s_nodes
+        .state()
+        .into_iter()
+        .filter(|n| {
+            let claims = n.spec.as_ref().and_then(|s| s.provider_id.as_ref());
+            (provider_id.is_some() && claims == provider_id.as_ref()) || n.labels().get(names::NODE_LABEL) == node.metadata.name.as_ref()
+        })
+        .collect();
+    claimants.sort_by_key(|n| n.name_any());
+    let jobs = ctx.stores.jobs.state();
+    let absent_jobs = node
+        .reservations()
+        .iter()
+        .filter(|r| !jobs.iter().any(|j| j.metadata.uid.as_deref() == Some(&r.job_uid)))
+        .map(|r| r.job_uid.clone())
+        .collect();
+    let pool = ctx.stores.pools.state().into_iter().find(|p| p.metadata.uid.as_deref() == Some(&node.spec.pool_uid));
+    NodeWorld {
+        idle_after: pool.map_or(0, |p| p.spec.idle_after()),
+        instances,
+        complete_since: seen.as_ref().and_then(|s| s.complete_since),
+        asked: seen.as_ref().map(|s| s.asked),
+        claimants,
+        absent_jobs,
+        launch,
+        launching,
+        node,
+    }
+}

@@ -1,0 +1,285 @@
+//! The rules of one GpuNode, as tables.
+
+use super::*;
+use gpujob_crds::node::{GpuNodeSpec, LaunchIntent, OfferRef};
+use gpujob_crds::{Market, Reservation};
+use k8s_openapi::api::core::v1::{NodeAddress, NodeCondition, NodeSpec, NodeStatus};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::sync::Arc;
+
+const T0: i64 = 1_000_000;
+
+fn at(s: i64) -> Timestamp {
+    Timestamp::from_second(T0 + s).expect("time")
+}
+
+fn reservation() -> Reservation {
+    Reservation { job_uid: "job".into(), namespace: "ns".into(), name: "j".into(), index: 0, attempt: 1, gpus: 1 }
+}
+
+fn intent() -> GpuNode {
+    let offer = OfferRef { instance_type: "g6.xlarge".into(), zone: "a".into(), price_per_hour: Price::from_micros(300_000), gpus: 1 };
+    let mut node = GpuNode::new(
+        "gn-1",
+        GpuNodeSpec {
+            launched_for: vec![reservation()],
+            launch: LaunchIntent { ordinal: 1, market: Some(Market::Spot), offers: vec![offer], request: serde_json::json!({}) },
+            gpus: 1,
+            resource_name: "nvidia.com/gpu".into(),
+            ..Default::default()
+        },
+    );
+    node.metadata.uid = Some("uid".into());
+    node.metadata.creation_timestamp = Some(Time(at(0)));
+    node.metadata.finalizers = Some(vec![names::NODE_FINALIZER.into()]);
+    node
+}
+
+fn instance(state: InstanceState) -> Instance {
+    Instance {
+        id: "i-1".into(),
+        instance_type: "g6.xlarge".into(),
+        zone: "a".into(),
+        market: Market::Spot,
+        state,
+        state_reason: None,
+        tags: [(names::NODE_UID_TAG, "uid"), (names::LAUNCH_TAG, "1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        private_dns_name: Some("ip-10-0-0-1.ec2.internal".into()),
+        private_ip: Some("10.0.0.1".into()),
+        provider_id: "aws:///a/i-1".into(),
+        launch_time: Some(at(1)),
+    }
+}
+
+fn world(node: GpuNode) -> NodeWorld {
+    NodeWorld {
+        node: Arc::new(node),
+        idle_after: 300,
+        instances: vec![],
+        complete_since: Some(at(-1000)),
+        asked: Some(at(0)),
+        claimants: vec![],
+        absent_jobs: vec![],
+        launch: None,
+        launching: false,
+    }
+}
+
+fn kube_node(gpus: i32) -> Arc<Node> {
+    let address = |kind: &str, value: &str| NodeAddress { type_: kind.into(), address: value.into() };
+    let mut node = Node {
+        spec: Some(NodeSpec { provider_id: Some("aws:///a/i-1".into()), ..Default::default() }),
+        status: Some(NodeStatus {
+            addresses: Some(vec![address("InternalIP", "10.0.0.1"), address("Hostname", "ip-10-0-0-1.ec2.internal")]),
+            conditions: Some(vec![NodeCondition { type_: "Ready".into(), status: "True".into(), ..Default::default() }]),
+            allocatable: Some([("nvidia.com/gpu".to_owned(), Quantity(gpus.to_string()))].into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    node.metadata.name = Some("ip-10-0-0-1.ec2.internal".into());
+    node.metadata.labels = Some([(names::NODE_LABEL.to_owned(), "gn-1".to_owned())].into());
+    Arc::new(node)
+}
+
+/// Applies the status, as the API server would, and looks again.
+fn step(mut world: NodeWorld, now: Timestamp) -> (NodeWorld, Plan) {
+    let done = plan(&world, now);
+    let mut node = (*world.node).clone();
+    node.status = Some(done.status.clone());
+    world.node = Arc::new(node);
+    (world, done)
+}
+
+/// A node that runs and is Initialized since 100.
+fn running() -> NodeWorld {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Running)];
+    let (mut w, _) = step(w, at(10));
+    w.claimants = vec![kube_node(1)];
+    let (w, done) = step(w, at(100));
+    assert!(conditions::is_true(&done.status.conditions, condition::READY), "{:?}", done.status.conditions);
+    w
+}
+
+fn empty(mut w: NodeWorld) -> NodeWorld {
+    let mut node = (*w.node).clone();
+    node.status.as_mut().expect("status").assignments = Some(vec![]);
+    w.node = Arc::new(node);
+    w
+}
+
+#[test]
+fn an_intent_is_launched_once_and_not_while_one_is_on_the_wire() {
+    assert_eq!(plan(&world(intent()), at(1)).actions, vec![Action::Launch]);
+    let mut w = world(intent());
+    w.launching = true;
+    assert_eq!(plan(&w, at(1)).actions, vec![]);
+}
+
+#[test]
+fn a_launch_that_was_not_recorded_is_adopted_not_repeated() {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Pending)];
+    let done = plan(&w, at(5));
+    assert_eq!(done.status.instance.expect("adopted").id, "i-1");
+    assert!(!done.actions.contains(&Action::Launch));
+}
+
+#[test]
+fn a_refusal_ends_the_intent_and_no_answer_does_not() {
+    let answer = |class| Some(LaunchAnswer { class, message: "m".into(), retry_at: at(10) });
+    let mut w = world(intent());
+    w.launch = answer(ErrorClass::Capacity);
+    assert!(matches!(plan(&w, at(5)).actions[..], [Action::Reclaim(_)]));
+    w.launch = answer(ErrorClass::Unknown);
+    assert_eq!(plan(&w, at(5)).actions, vec![]);
+    assert_eq!(plan(&w, at(5)).wake, Some(at(10)));
+    assert_eq!(plan(&w, at(10)).actions, vec![Action::Launch]);
+    w.launch = answer(ErrorClass::Mismatch);
+    assert!(!plan(&w, at(11)).actions.contains(&Action::Launch), "a mismatch is looked for, never sent again");
+}
+
+#[test]
+fn an_unanswered_launch_is_given_up_only_after_long_complete_listings() {
+    let mut w = world(intent());
+    w.launch = Some(LaunchAnswer { class: ErrorClass::Unknown, message: "m".into(), retry_at: at(10) });
+    let late = 3600 + 400;
+    (w.complete_since, w.asked) = (Some(at(late - 100)), Some(at(late)));
+    assert_eq!(plan(&w, at(late)).actions, vec![], "listings were incomplete until just now");
+    w.complete_since = Some(at(late - 301));
+    assert!(matches!(plan(&w, at(late)).actions[..], [Action::Reclaim(_)]));
+}
+
+#[test]
+fn only_the_node_that_matches_in_everything_is_adopted() {
+    let joined = |claimants: Vec<Arc<Node>>| {
+        let mut w = world(intent());
+        w.instances = vec![instance(InstanceState::Running)];
+        let (mut w, _) = step(w, at(10));
+        w.claimants = claimants;
+        plan(&w, at(20)).status.node_name
+    };
+    let with = |change: fn(&mut Node)| {
+        let mut node = (*kube_node(1)).clone();
+        change(&mut node);
+        Arc::new(node)
+    };
+    assert!(joined(vec![kube_node(1)]).is_some());
+    assert!(
+        joined(vec![with(|n| n.status.as_mut().expect("s").addresses.as_mut().expect("a")[0].address = "10.0.0.9".into())]).is_none(),
+        "another address"
+    );
+    assert!(joined(vec![with(|n| n.spec.as_mut().expect("s").provider_id = Some("aws:///a/i-2".into()))]).is_none(), "another id");
+    assert!(joined(vec![kube_node(1), with(|n| n.metadata.name = Some("thief".into()))]).is_none(), "two claimants: neither");
+}
+
+#[test]
+fn ready_without_gpu_is_waited_for_and_replaced_after_its_deadline() {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Running)];
+    let (mut w, _) = step(w, at(10));
+    w.claimants = vec![kube_node(0)];
+    let (w, done) = step(w, at(100));
+    assert_eq!(done.actions, vec![Action::Adopt("ip-10-0-0-1.ec2.internal".into())]);
+    assert!(!conditions::is_true(&done.status.conditions, condition::READY));
+    assert_eq!(plan(&w, at(399)).actions, vec![]);
+    assert_eq!(plan(&w, at(400)).actions, vec![Action::Reclaim("its GPUs did not appear in 5 minutes")]);
+}
+
+#[test]
+fn what_never_joins_is_replaced() {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Running)];
+    let (w, _) = step(w, at(10));
+    assert_eq!(plan(&w, at(909)).actions, vec![]);
+    assert!(matches!(plan(&w, at(910)).actions[..], [Action::Reclaim(_)]));
+}
+
+#[test]
+fn a_busy_node_is_never_taken_and_an_empty_one_after_the_window() {
+    let w = running();
+    assert_eq!(plan(&w, at(1_000_000)).actions, vec![]);
+    let (w, done) = step(empty(w), at(200));
+    assert_eq!((done.actions, done.wake), (vec![], Some(at(500))));
+    assert_eq!(plan(&w, at(499)).actions, vec![]);
+    assert_eq!(plan(&w, at(500)).actions, vec![Action::Reclaim("it was empty for the idle window")]);
+    // A job that comes in between stops the clock.
+    let mut node = (*w.node).clone();
+    node.status.as_mut().expect("s").assignments = Some(vec![reservation()]);
+    let busy = NodeWorld { node: Arc::new(node), ..w };
+    let done = plan(&busy, at(500));
+    assert_eq!((done.actions, done.status.idle_since), (vec![], None));
+}
+
+#[test]
+fn the_idle_clock_does_not_run_during_boot() {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Running)];
+    let (w, _) = step(w, at(10));
+    let (mut w, _) = step(empty(w), at(20));
+    assert_eq!(plan(&w, at(800)).actions, vec![]);
+    w.claimants = vec![kube_node(1)];
+    let (w, done) = step(w, at(800));
+    assert_eq!(done.wake, Some(at(1100)));
+    assert_eq!(plan(&w, at(1099)).actions, vec![]);
+}
+
+#[test]
+fn an_instance_that_died_is_given_up_at_once() {
+    let mut w = running();
+    w.instances = vec![instance(InstanceState::Terminating)];
+    assert_eq!(plan(&w, at(150)).actions, vec![Action::Reclaim("the instance is gone")]);
+    // Not listed, but its kubelet reports: the cloud API is behind.
+    w.instances = vec![];
+    w.asked = Some(at(10_000));
+    assert!(!plan(&w, at(10_000)).actions.contains(&Action::Reclaim("the instance is gone")));
+}
+
+fn deleted(w: NodeWorld, when: i64) -> NodeWorld {
+    let mut node = (*w.node).clone();
+    node.metadata.deletion_timestamp = Some(Time(at(when)));
+    NodeWorld { node: Arc::new(node), ..w }
+}
+
+#[test]
+fn the_finalizer_goes_only_when_the_cloud_says_gone() {
+    let mut w = deleted(empty(running()), 600);
+    assert_eq!(plan(&w, at(600)).actions, vec![Action::Terminate("i-1".into())]);
+    w.instances = vec![instance(InstanceState::Terminating)];
+    assert_eq!(plan(&w, at(605)).actions, vec![]);
+    w.instances = vec![instance(InstanceState::Terminated)];
+    assert_eq!(plan(&w, at(610)).actions, vec![Action::DeleteNode("ip-10-0-0-1.ec2.internal".into()), Action::RemoveFinalizer]);
+    // Absent: terminated again by id, and believed gone only after long complete listings.
+    w.instances = vec![];
+    w.asked = Some(at(620));
+    assert_eq!(plan(&w, at(620)).actions, vec![Action::Terminate("i-1".into())]);
+    w.asked = Some(at(901));
+    assert!(plan(&w, at(901)).actions.contains(&Action::RemoveFinalizer));
+}
+
+#[test]
+fn a_dying_node_lets_its_pods_stop_first() {
+    let w = deleted(running(), 600);
+    assert_eq!(plan(&w, at(601)).actions, vec![]);
+    assert_eq!(plan(&w, at(720)).actions, vec![Action::Terminate("i-1".into())]);
+}
+
+#[test]
+fn an_intent_that_was_refused_leaves_nothing_and_an_unknown_one_may() {
+    let mut w = world(intent());
+    w.launch = Some(LaunchAnswer { class: ErrorClass::Capacity, message: "m".into(), retry_at: at(10) });
+    let (w, _) = step(w, at(5));
+    assert_eq!(plan(&deleted(w, 5), at(6)).actions, vec![Action::RemoveFinalizer]);
+    let unknown = deleted(world(intent()), 5);
+    assert_eq!(plan(&unknown, at(6)).actions, vec![], "it may have been sent by a process that died");
+}
+
+#[test]
+fn a_settled_node_plans_nothing_and_changes_nothing() {
+    let w = running();
+    let (w, _) = step(w, at(200));
+    let done = plan(&w, at(300));
+    assert_eq!(done.actions, vec![]);
+    assert_eq!(Some(done.status), w.node.status);
+}

@@ -1,0 +1,139 @@
+//! Looks at one pool: checks, lists, reports.
+
+use super::plan::{Checked, FINALIZER, status};
+use crate::capacity::PoolOffers;
+use crate::context::{ApiError, Ctx, within};
+use crate::watch::sorted;
+use gpujob_crds::{GpuPool, GpuPoolStatus};
+use gpujob_provider_core::{ErrorClass, MachineProvider, Offer, Prepared, ProviderError, Scope};
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often offers are listed. Describe calls are free, and a price that is older than this may be refused.
+const REFRESH: Duration = Duration::from_secs(60);
+const MANAGER: &str = "gpujob/pool";
+
+/// Why a look at a pool failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The provider.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+}
+
+/// One look at one pool. Returns when to look again. Followers list offers too, and write nothing.
+///
+/// # Errors
+/// When a write failed: look again later.
+pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, Error> {
+    let Some(pool) = ctx.stores.pools.get(&kube::runtime::reflector::ObjectRef::new(name)) else {
+        ctx.capacity.forget_pool(name);
+        return Ok(None);
+    };
+    let leads = ctx.leader.is_leader();
+    let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
+    let nodes = sorted(&ctx.stores.nodes);
+    if pool.metadata.deletion_timestamp.is_some() {
+        ctx.capacity.forget_pool(name);
+        let left = nodes.iter().filter(|n| Some(&n.spec.pool_uid) == pool.metadata.uid.as_ref()).count();
+        if !leads || !pool.finalizers().iter().any(|f| f == FINALIZER) {
+            return Ok(None);
+        }
+        if left > 0 {
+            tracing::info!(pool = name, left, "waiting for its nodes to become empty");
+            return Ok(Some(Duration::from_secs(5)));
+        }
+        ctx.clouds.machines(&scope).await?.release(&pool.uid().unwrap_or_default(), &ctx.settings.cluster).await?;
+        return finalizers(ctx, &pool, false).await.map(|()| None);
+    }
+    if leads && !pool.finalizers().iter().any(|f| f == FINALIZER) {
+        // Before anything is made for it in the cloud.
+        finalizers(ctx, &pool, true).await?;
+        return Ok(Some(Duration::ZERO));
+    }
+    let now = ctx.clock.now();
+    let fresh = ctx.capacity.offers(name).filter(|known| {
+        let same = pool.metadata.uid.as_deref() == Some(&known.uid) && pool.metadata.generation == Some(known.generation);
+        same && now.duration_since(known.listed) < jiff::SignedDuration::from_secs(55)
+    });
+    // Looks come with every change of a GpuNode, to count it; the provider is asked once a minute.
+    let (checked, age) = match fresh {
+        Some(known) => (Ok(Some((known.prepared, known.offers))), now.duration_since(known.listed)),
+        None => (check(ctx, &pool, &scope, leads).await, jiff::SignedDuration::ZERO),
+    };
+    let wanted = match &checked {
+        Ok(None) => return Ok(Some(Duration::from_secs(5))), // a follower, and the leader has not prepared it yet
+        Ok(Some((prepared, offers))) => {
+            if age.is_zero() {
+                let first = ctx.capacity.offers(name).is_none();
+                let known = PoolOffers {
+                    uid: pool.uid().unwrap_or_default(),
+                    generation: pool.metadata.generation.unwrap_or(1),
+                    prepared: prepared.clone(),
+                    offers: offers.clone(),
+                    listed: now,
+                };
+                ctx.capacity.set_offers(name, known);
+                if first {
+                    let _ = ctx.queues.scheduler.send(());
+                }
+            }
+            status(&pool, &nodes, &Checked::Accepted { prepared, offers }, now)
+        }
+        Err(error) => {
+            tracing::warn!(pool = name, class = error.class.reason(), %error, "checking the pool");
+            status(&pool, &nodes, &Checked::Refused(error), now)
+        }
+    };
+    if leads && pool.status.as_ref() != Some(&wanted) {
+        write(ctx, &pool, &wanted).await?;
+    }
+    let age = Duration::try_from(age).unwrap_or_default();
+    Ok(Some(checked.as_ref().err().map_or(REFRESH.saturating_sub(age), |e| e.class.first_wait().min(REFRESH))))
+}
+
+/// What the provider makes of the settings now, and what it sells. Followers do not prepare: that writes in the cloud.
+async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Vec<Offer>)>, ProviderError> {
+    let provider: Arc<dyn MachineProvider> = ctx.clouds.machines(scope).await?;
+    let prepared = if leads {
+        let call = ctx.metrics.provider_call(&scope.provider, "prepare");
+        call.done(provider.prepare(pool, &ctx.settings.cluster).await)?
+    } else {
+        match pool.status.as_ref().and_then(|s| s.prepared.clone()) {
+            Some(value) => Prepared(value),
+            None => return Ok(None),
+        }
+    };
+    let call = ctx.metrics.provider_call(&scope.provider, "offers");
+    let offers = call.done(provider.offers(pool, &prepared).await)?;
+    if offers.iter().any(|o| o.gpus <= 0) {
+        return Err(ProviderError::new(ErrorClass::Invalid, "the provider offers an instance without a GPU"));
+    }
+    Ok(Some((prepared, offers)))
+}
+
+async fn finalizers(ctx: &Ctx, pool: &GpuPool, add: bool) -> Result<(), Error> {
+    let mut all: Vec<String> = pool.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+    if add {
+        all.push(FINALIZER.into());
+    }
+    let patch = json!({"metadata": {"uid": pool.uid(), "resourceVersion": pool.resource_version(), "finalizers": all}});
+    match within(Api::<GpuPool>::all(ctx.client.clone()).patch(&pool.name_any(), &PatchParams::default(), &Patch::Merge(&patch))).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn write(ctx: &Ctx, pool: &GpuPool, wanted: &GpuPoolStatus) -> Result<(), Error> {
+    let patch = json!({"apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuPool", "metadata": {"name": pool.name_any(), "uid": pool.uid()}, "status": wanted});
+    let api = Api::<GpuPool>::all(ctx.client.clone());
+    within(api.patch_status(&pool.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))).await?;
+    Ok(())
+}

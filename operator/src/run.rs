@@ -1,0 +1,158 @@
+//! Wires everything together and runs it until it is told to stop.
+
+use crate::clock::SystemClock;
+use crate::context::{Ctx, within};
+use crate::http::Readiness;
+use crate::queue::{JobKey, Queues, Receivers, drive};
+use crate::settings::{Args, Settings};
+use crate::{capacity, cloud, http, job, leader, metrics, node, pool, providers, scheduler, watch};
+use anyhow::Context;
+use gpujob_crds::GpuJob;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Runs the operator until `shutdown`.
+///
+/// # Errors
+/// When it cannot start: no cluster, no CRDs after a long wait, no port.
+pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (readiness, served) = (Arc::new(Readiness::default()), Arc::new(OnceLock::new()));
+    let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+    tokio::spawn(http::serve(listener, readiness.clone(), served.clone(), shutdown.clone()));
+
+    readiness.waiting_for("the API server");
+    let client = kube::Client::try_default().await.context("finding the cluster: run in a pod, or set KUBECONFIG")?;
+    let cluster = cluster_identity(&client, &shutdown).await?;
+    let version = client.apiserver_version().await.context("asking the API server for its version")?;
+    // Some distributions write `35+`.
+    let kubernetes = format!("{}.{}", version.major, version.minor.trim_end_matches(|c: char| !c.is_ascii_digit()));
+    readiness.waiting_for("the CRDs of gpujob.dev and the caches");
+
+    let (queues, ends) = Queues::new();
+    let stores = watch::start(&client, &queues, &shutdown);
+    let candidate = leader::Candidate {
+        api: Api::namespaced(client.clone(), &args.namespace),
+        identity: args.identity.clone(),
+        lease: Duration::from_secs(args.lease_seconds.into()),
+    };
+    tokio::select! {
+        ready = stores.ready() => ready?,
+        () = shutdown.cancelled() => return Ok(()),
+    }
+    // Caches first, then the Lease: who leads can act at once.
+    let (leadership, campaign) = candidate.run(shutdown.clone()).await;
+    let ctx = Arc::new(Ctx {
+        recorder: Recorder::new(client.clone(), Reporter { controller: "gpujob-operator".into(), instance: Some(args.identity.clone()) }),
+        client,
+        clock: Arc::new(SystemClock),
+        stores,
+        leader: leadership,
+        settings: Settings {
+            transfer_image: args.transfer_image,
+            transfer_image_pull_policy: args.transfer_pull_policy,
+            cluster,
+            namespace: args.namespace,
+        },
+        clouds: Arc::new(providers::BuiltIn::new(&kubernetes)),
+        cloud_view: Arc::default(),
+        capacity: Arc::new(capacity::Capacity::default()),
+        queues,
+        metrics: Arc::new(metrics::Metrics::default()),
+    });
+    let _ = served.set(ctx.clone());
+    readiness.set_ready();
+    tracing::info!(cluster = ctx.settings.cluster, kubernetes, "ready");
+    controllers(ctx, ends, shutdown.clone()).await;
+    // The Lease is given up before we go, so that the other replica need not wait.
+    let _ = tokio::time::timeout(Duration::from_secs(5), campaign).await;
+    Ok(())
+}
+
+/// Runs every controller until `shutdown`.
+pub async fn controllers(ctx: Arc<Ctx>, ends: Receivers, shutdown: CancellationToken) {
+    let launches = Arc::new(node::Launches::default());
+    let limit = Duration::from_secs(60);
+    let pace = Duration::from_millis(20);
+    let c = ctx.clone();
+    let jobs = drive("job", ends.jobs, pace, limit, shutdown.clone(), move |(namespace, name): JobKey| {
+        let ctx = c.clone();
+        Box::pin(async move {
+            let key = ObjectRef::<GpuJob>::new(&name).within(&namespace);
+            counted(&ctx, "job", job::reconcile(&key, &ctx).await)
+        })
+    });
+    let c = ctx.clone();
+    let nodes = drive("node", ends.nodes, pace, limit, shutdown.clone(), move |name: String| {
+        let (ctx, launches) = (c.clone(), launches.clone());
+        Box::pin(async move { counted(&ctx, "node", node::reconcile(&name, &ctx, &launches).await) })
+    });
+    let c = ctx.clone();
+    let pools = drive("pool", ends.pools, Duration::from_millis(500), limit, shutdown.clone(), move |name: String| {
+        let ctx = c.clone();
+        Box::pin(async move { counted(&ctx, "pool", pool::reconcile(&name, &ctx).await) })
+    });
+    tokio::join!(
+        jobs,
+        nodes,
+        pools,
+        scheduler::run(ctx.clone(), ends.scheduler, shutdown.clone()),
+        cloud::run(ctx.clone(), shutdown.clone()),
+        look_at_everything(ctx, shutdown),
+    );
+}
+
+fn counted<E: std::error::Error + Send + Sync + 'static>(
+    ctx: &Ctx,
+    controller: &'static str,
+    looked: Result<Option<Duration>, E>,
+) -> crate::queue::Looked {
+    ctx.metrics.looked(controller, if looked.is_ok() { "ok" } else { "error" });
+    looked.map_err(Into::into)
+}
+
+/// When leadership is won, and every 5 minutes as a safety net, everything is worth a look.
+async fn look_at_everything(ctx: Arc<Ctx>, shutdown: CancellationToken) {
+    let mut leader = ctx.leader.clone();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            leads = leader.changed() => if !leads { continue },
+            () = tokio::time::sleep(Duration::from_secs(300)) => {}
+        }
+        for job in ctx.stores.jobs.state() {
+            let _ = ctx.queues.jobs.send((job.namespace().unwrap_or_default(), job.name_any()));
+        }
+        for node in ctx.stores.nodes.state() {
+            let _ = ctx.queues.nodes.send(node.name_any());
+        }
+        for pool in ctx.stores.pools.state() {
+            let _ = ctx.queues.pools.send(pool.name_any());
+        }
+        for pod in ctx.stores.pods.state() {
+            if let Some(job) = pod.labels().get(gpujob_crds::names::JOB) {
+                let _ = ctx.queues.jobs.send((pod.namespace().unwrap_or_default(), job.clone()));
+            }
+        }
+        let _ = ctx.queues.scheduler.send(());
+        ctx.cloud_view.refresh();
+    }
+}
+
+/// The UID of namespace `kube-system`: it stays the same when everything else is copied to another cluster.
+async fn cluster_identity(client: &kube::Client, shutdown: &CancellationToken) -> anyhow::Result<String> {
+    loop {
+        match within(Api::<Namespace>::all(client.clone()).get("kube-system")).await {
+            Ok(namespace) => return namespace.metadata.uid.context("namespace kube-system has no UID"),
+            Err(error) => tracing::warn!(%error, "waiting for the API server"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => anyhow::bail!("told to stop while waiting for the API server"),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}

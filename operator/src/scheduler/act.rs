@@ -1,0 +1,198 @@
+//! Runs the scheduler: at once on the first change, and at most every 50 ms after it.
+
+use super::observe::{PoolView, World, is_older, observe};
+use super::offers::{Rung, Why};
+use super::plan::{Action, Plan, plan};
+use crate::context::{ApiError, Ctx, within};
+use gpujob_crds::conditions::{self, Status, job as condition, want};
+use gpujob_crds::node::LaunchIntent;
+use gpujob_crds::{GpuJob, GpuNode, GpuNodeSpec, Reservation, names};
+use gpujob_provider_core::Rendering;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+
+const PACE: Duration = Duration::from_millis(50);
+const MANAGER: &str = "gpujob/scheduler";
+
+/// The scheduler's own memory: GpuNodes that it wrote and that the cache may not show yet. Without it a second pass on a
+/// cache that is behind would reserve twice.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    own: BTreeMap<String, (Arc<GpuNode>, Timestamp)>,
+}
+
+/// Plans whenever something changes, until `shutdown`.
+pub async fn run(ctx: Arc<Ctx>, mut changes: UnboundedReceiver<()>, shutdown: CancellationToken) {
+    let mut scheduler = Scheduler::default();
+    let mut wake: Option<Duration> = None;
+    loop {
+        let pause = wake.unwrap_or(Duration::from_secs(60));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            change = changes.recv() => if change.is_none() { return },
+            () = tokio::time::sleep(pause) => {}
+        }
+        while changes.try_recv().is_ok() {}
+        if ctx.leader.is_leader() {
+            wake = scheduler.pass(&ctx).await;
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+impl Scheduler {
+    /// One pass: observe, plan, act. Returns when to plan again by itself.
+    pub async fn pass(&mut self, ctx: &Arc<Ctx>) -> Option<Duration> {
+        let now = ctx.clock.now();
+        self.forget(ctx, now);
+        let own = self.own.iter().map(|(name, (node, _))| (name.clone(), node.clone())).collect();
+        let world = observe(ctx, &own, now);
+        if world.pending.is_empty() {
+            return None;
+        }
+        let plan = plan(&world, now);
+        let mut failed = false;
+        for action in &plan.actions {
+            match act(ctx, &world, action).await {
+                Ok(node) => {
+                    self.own.insert(node.name_any(), (Arc::new(node), now));
+                }
+                Err(error) if error.is_conflict() || error.is_not_found() => failed = true, // the watch brings what we missed
+                Err(error) => {
+                    tracing::warn!(%error, "scheduling");
+                    failed = true;
+                }
+            }
+        }
+        say_why(ctx, &world, &plan, now).await;
+        let wake = plan.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(10));
+        if failed { Some(wake.map_or(Duration::from_millis(250), |w| w.min(Duration::from_millis(250)))) } else { wake }
+    }
+
+    /// Drops what the cache has caught up with, and what it has not shown for so long that it must be gone.
+    fn forget(&mut self, ctx: &Ctx, now: Timestamp) {
+        self.own.retain(|name, (mine, written)| match ctx.stores.nodes.get(&kube::runtime::reflector::ObjectRef::new(name)) {
+            Some(cached) => is_older(&cached, mine),
+            None => now.duration_since(*written) < jiff::SignedDuration::from_secs(30),
+        });
+    }
+}
+
+async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ApiError> {
+    match action {
+        Action::Reserve { node, reservation } => {
+            let written = crate::reservation::add(ctx, node, reservation).await?;
+            tracing::info!(node = node.name_any(), job = reservation.name, attempt = reservation.attempt, "reserved");
+            Ok(written)
+        }
+        Action::Launch { name, reservation, rung } => {
+            let view = &world.pools[rung.pool];
+            let Some(intent) = intent(ctx, view, name, reservation, rung) else { return Err(ApiError::Timeout) };
+            let api = Api::<GpuNode>::all(ctx.client.clone());
+            match within(api.create(&PostParams { field_manager: Some(MANAGER.into()), ..Default::default() }, &intent)).await {
+                Ok(written) => {
+                    let best = &rung.offers[0];
+                    tracing::info!(node = name, job = reservation.name, offer = best.label(), price = %best.price, offers = rung.offers.len(), "buying");
+                    Ok(written)
+                }
+                // An answer that was lost, or another leader: the name says that it is the same intent; the UID says whose.
+                Err(error) if error.is_conflict() => match within(api.get(name)).await {
+                    Ok(there) if there.reservation_of(&reservation.job_uid).is_some() => Ok(there),
+                    _ => Err(error),
+                },
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+/// The whole intent: finalizer, reservation and rendered request in one write. The launch follows from it alone.
+fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, rung: &Rung) -> Option<GpuNode> {
+    let pool = &view.pool;
+    let provider =
+        ctx.clouds.ready(&gpujob_provider_core::Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() })?;
+    let rendering = Rendering {
+        pool,
+        prepared: view.prepared.as_ref()?,
+        cluster: &ctx.settings.cluster,
+        node: name,
+        market: rung.market,
+        offers: &rung.offers,
+        max_price: rung.max_price,
+    };
+    let request = match provider.render(&rendering) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::error!(%error, pool = pool.name_any(), "rendering a launch");
+            return None;
+        }
+    };
+    let mut node = GpuNode::new(
+        name,
+        GpuNodeSpec {
+            pool: pool.name_any(),
+            pool_uid: pool.uid().unwrap_or_default(),
+            provider: pool.spec.provider().into(),
+            region: pool.spec.region().into(),
+            launched_for: vec![reservation.clone()],
+            launch: LaunchIntent {
+                ordinal: 1,
+                market: Some(rung.market),
+                offers: rung.offers.iter().map(gpujob_provider_core::Offer::reference).collect(),
+                request,
+            },
+            gpus: rung.offers.iter().map(|o| o.gpus).min().unwrap_or(0),
+            resource_name: pool.spec.resource_name().into(),
+        },
+    );
+    node.metadata.finalizers = Some(vec![names::NODE_FINALIZER.into()]);
+    node.metadata.labels =
+        Some([(names::POOL_LABEL, pool.name_any()), (names::MANAGED_BY, names::MANAGER.to_owned())].map(|(k, v)| (k.to_owned(), v)).into());
+    Some(node)
+}
+
+/// Writes why each job waits, and that those which got a reservation do not: only where that changes something.
+async fn say_why(ctx: &Ctx, world: &World, plan: &Plan, now: Timestamp) {
+    for pending in &world.pending {
+        let key = kube::runtime::reflector::ObjectRef::<GpuJob>::new(&pending.name).within(&pending.namespace);
+        let Some(job) = ctx.stores.jobs.get(&key).filter(|j| j.metadata.uid.as_deref() == Some(&pending.uid)) else { continue };
+        let default = Why { reason: "Reserved".into(), message: "a node is reserved".into(), ..Why::default() };
+        let (status, why) = plan.waiting.get(&pending.uid).map_or((Status::True, &default), |why| (Status::False, why));
+        if let Err(error) = write_why(ctx, &job, status, why, now).await {
+            tracing::debug!(job = pending.name, %error, "saying why it waits");
+        }
+    }
+}
+
+async fn write_why(ctx: &Ctx, job: &GpuJob, status: Status, why: &Why, now: Timestamp) -> Result<(), ApiError> {
+    let old = job.status.clone().unwrap_or_default();
+    let mut all: Vec<_> = old.conditions.iter().filter(|c| c.type_ == condition::ASSIGNED).cloned().collect();
+    conditions::set(
+        &mut all,
+        &want(condition::ASSIGNED, status, &why.reason, why.message.clone()),
+        job.metadata.generation.unwrap_or(1),
+        now,
+    );
+    let waiting = (status == Status::False).then(|| gpujob_crds::job_status::Waiting {
+        next_try: why.next_try.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
+        tried: why.tried.clone(),
+    });
+    if conditions::find(&old.conditions, condition::ASSIGNED) == all.first() && old.waiting == waiting {
+        return Ok(());
+    }
+    let mut value = json!({"conditions": all});
+    if let Some(waiting) = waiting {
+        value["waiting"] = json!(waiting);
+    }
+    let patch = json!({"apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuJob", "metadata": {"name": job.name_any(), "uid": job.uid()}, "status": value});
+    let api = Api::<GpuJob>::namespaced(ctx.client.clone(), &job.namespace().unwrap_or_default());
+    within(api.patch_status(&job.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))).await?;
+    Ok(())
+}
