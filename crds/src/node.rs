@@ -123,9 +123,6 @@ pub struct GpuNodeStatus {
     /// When the last reservation ended: the idle window runs from here. Absent while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Time>,
-    /// When the launch was first sent: an unresolved one is replayed for an hour and then only looked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub launch_sent: Option<Time>,
     /// When an interruption notice was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupted: Option<Time>,

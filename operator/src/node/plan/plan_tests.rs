@@ -1,9 +1,11 @@
 //! The rules of one GpuNode, as tables.
 
 use super::*;
+use crate::node::observe::LaunchAnswer;
 use gpujob_crds::node::{GpuNodeSpec, LaunchIntent, OfferRef};
 use gpujob_crds::{Market, Reservation};
-use k8s_openapi::api::core::v1::{NodeAddress, NodeCondition, NodeSpec, NodeStatus};
+use gpujob_provider_core::ErrorClass;
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::sync::Arc;
 

@@ -1,0 +1,48 @@
+//! An intent without an instance: sent, sent again, looked for, or given up.
+
+use super::{ABSENCE, Action, Plan, REPLAY, later, note};
+use crate::node::observe::{LaunchAnswer, NodeWorld};
+use gpujob_crds::conditions::{Status, node as condition};
+use gpujob_provider_core::ErrorClass;
+use jiff::{SignedDuration, Timestamp};
+
+pub(super) fn launch(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
+    let node = &world.node;
+    let created = node.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+    if world.launching {
+        return;
+    }
+    match &world.launch {
+        None if now <= later(created, REPLAY) => {
+            note(node, plan, now, condition::LAUNCHED, Status::Unknown, "Launching", "the request is on its way to the provider");
+            plan.actions.push(Action::Launch);
+        }
+        None => gone_or_wait(world, plan, now, created),
+        Some(LaunchAnswer { class, message, .. })
+            if !class.may_have_happened() && !matches!(class, ErrorClass::Throttled | ErrorClass::NotFound) =>
+        {
+            note(node, plan, now, condition::LAUNCHED, Status::False, class.reason(), message);
+            plan.actions.push(Action::Reclaim("the provider refused the launch"));
+        }
+        Some(LaunchAnswer { class, message, retry_at }) => {
+            note(node, plan, now, condition::LAUNCHED, Status::Unknown, class.reason(), message);
+            if matches!(class, ErrorClass::Mismatch) || now > later(created, REPLAY) {
+                gone_or_wait(world, plan, now, created);
+            } else if now >= *retry_at {
+                plan.actions.push(Action::Launch);
+            } else {
+                plan.wake_at(*retry_at);
+            }
+        }
+    }
+}
+
+/// For an intent that is only looked for: given up when complete listings have shown nothing for long enough.
+pub(super) fn gone_or_wait(world: &NodeWorld, plan: &mut Plan, now: Timestamp, since: Timestamp) {
+    let shown = |asked: Timestamp| world.complete_since.is_some_and(|from| asked >= later(from.max(since), ABSENCE));
+    if world.instances.is_empty() && world.asked.is_some_and(shown) {
+        plan.actions.push(Action::Reclaim("the launch was never answered and complete listings show no instance"));
+    } else {
+        plan.wake_at(later(now, SignedDuration::from_secs(15)));
+    }
+}

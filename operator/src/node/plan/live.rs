@@ -1,0 +1,114 @@
+//! An instance that was bought: does it join, have its GPUs, and have work?
+
+use super::proof::{allocatable, is_ready, proved};
+use super::{ABSENCE, Action, GPU_DEADLINE, JOIN_DEADLINE, Plan, later, note, transition};
+use crate::node::observe::NodeWorld;
+use gpujob_crds::conditions::{self, Status, node as condition};
+use gpujob_crds::names;
+use gpujob_crds::node::InstanceStatus;
+use gpujob_provider_core::InstanceState;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
+    let node = &world.node;
+    let Some(instance) = plan.status.instance.clone() else { return };
+    note(
+        node,
+        plan,
+        now,
+        condition::LAUNCHED,
+        Status::True,
+        "Launched",
+        &format!("{} {} in {}", instance.id, instance.instance_type, instance.zone),
+    );
+    let launched = transition(&plan.status, condition::LAUNCHED, now);
+
+    // Gone under us: shown as ending, or long absent from complete listings.
+    let shown = world.instances.iter().find(|i| i.id == instance.id);
+    let dying = shown.is_some_and(|i| i.state >= InstanceState::Terminating);
+    let absent = shown.is_none()
+        && world.complete_since.is_some_and(|from| world.asked.is_some_and(|asked| asked >= later(from.max(launched), ABSENCE)));
+    // A kubelet that still reports outranks a cloud API that forgot: absence alone needs a Node that is not Ready.
+    if dying || (absent && !world.claimants.iter().any(|n| is_ready(n))) {
+        return plan.actions.push(Action::Reclaim("the instance is gone"));
+    }
+
+    if plan.status.node_name.is_none() {
+        match proved(world, &instance) {
+            Some(name) => {
+                plan.actions.push(Action::Adopt(name.clone()));
+                plan.status.node_name = Some(name);
+            }
+            None if now >= later(launched, JOIN_DEADLINE) => return plan.actions.push(Action::Reclaim("it did not join in 15 minutes")),
+            None => {
+                let text = if world.claimants.len() > 1 {
+                    "more than one Node claims this instance: none is accepted"
+                } else {
+                    "waiting for the Node to join"
+                };
+                note(node, plan, now, condition::REGISTERED, Status::Unknown, "NotJoined", text);
+                plan.wake_at(later(launched, JOIN_DEADLINE));
+            }
+        }
+    }
+    if let Some(name) = plan.status.node_name.clone() {
+        note(node, plan, now, condition::REGISTERED, Status::True, "Joined", &format!("Node {name} is {}", instance.id));
+        initialized(world, plan, now, &instance, &name);
+    }
+    idle(world, plan, now);
+}
+
+pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, instance: &InstanceStatus, name: &str) {
+    let node = &world.node;
+    let Some(kube_node) = world.claimants.iter().find(|n| n.name_any() == *name) else {
+        return note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeMissing", "the Node object is not there");
+    };
+    if !kube_node.labels().contains_key(names::NODE_LABEL) {
+        // Recorded, but the label write was lost.
+        plan.actions.push(Action::Adopt(name.to_owned()));
+    }
+    let gpus = allocatable(kube_node, &node.spec.resource_name);
+    if !is_ready(kube_node) {
+        note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeNotReady", "waiting for the kubelet to be Ready");
+    } else if gpus < instance.gpus {
+        let registered = transition(&plan.status, condition::REGISTERED, now);
+        let was = conditions::is_true(&plan.status.conditions, condition::INITIALIZED);
+        note(
+            node,
+            plan,
+            now,
+            condition::INITIALIZED,
+            if was { Status::True } else { Status::Unknown },
+            "NoGpu",
+            &format!("the Node is Ready with {gpus} of {} GPUs: its device plugin has not answered yet", instance.gpus),
+        );
+        if !was && now >= later(registered, GPU_DEADLINE) {
+            plan.actions.push(Action::Reclaim("its GPUs did not appear in 5 minutes"));
+        } else if !was {
+            plan.wake_at(later(registered, GPU_DEADLINE));
+        }
+    } else {
+        note(node, plan, now, condition::INITIALIZED, Status::True, "Initialized", &format!("Ready with {gpus} GPUs"));
+    }
+}
+
+/// The idle window: no reservation since a recorded time, and never before the node was usable.
+pub(super) fn idle(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
+    if !plan.status.assignments.as_ref().is_none_or(Vec::is_empty) {
+        plan.status.idle_since = None;
+        return;
+    }
+    let since = plan.status.idle_since.get_or_insert(Time(now)).0;
+    if !conditions::is_true(&plan.status.conditions, condition::INITIALIZED) {
+        return; // the window does not run while it boots; the deadlines above do
+    }
+    let ready = transition(&plan.status, condition::INITIALIZED, now);
+    let end = later(since.max(ready), SignedDuration::from_secs(world.idle_after));
+    if now >= end {
+        plan.actions.push(Action::Reclaim("it was empty for the idle window"));
+    } else {
+        plan.wake_at(end);
+    }
+}
