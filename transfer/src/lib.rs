@@ -1,0 +1,21 @@
+//! Moves a GpuJob's data: inputs in, results out, committed exactly once.
+//!
+//! [`spec`] and [`receipt`] are the contract with the operator. [`epoch`] and [`plan`] are the rules, without I/O.
+//! [`store`] is object storage, [`role`] what the subcommands do.
+
+#![allow(clippy::disallowed_methods)] // transfers are timed and backed off in real time; the epoch's state machine takes no time at all
+#![forbid(unsafe_code)]
+
+pub mod checksum;
+pub mod crew;
+pub mod epoch;
+pub mod manifest;
+pub mod plan;
+#[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]
+pub mod progress;
+pub mod receipt;
+#[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]
+pub mod role;
+pub mod spec;
+#[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]
+pub mod store;

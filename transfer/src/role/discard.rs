@@ -1,0 +1,42 @@
+//! `discard`: an attempt's results are not wanted. Its staging goes, and it can never commit.
+
+use crate::epoch::{Decision, revoke};
+use crate::plan::staging;
+use crate::receipt::{Outcome, Receipt, Role, reason};
+
+use super::commit::committed;
+use super::destination::Changed;
+use super::roll::{Rolled, forward};
+use super::{Context, Fault, sweep};
+
+/// Throws the attempt's staged results away. With `release` the job gives up the destination as well.
+///
+/// A commit that has been begun is past the point of no return: it is finished instead, and the outcome says so.
+///
+/// # Errors
+/// The store's.
+pub fn run(context: &Context, release: bool) -> Result<Receipt, Fault> {
+    let Some(to) = context.destination()? else {
+        return Ok(Receipt::new(Role::Discard, Outcome::Done, "the job keeps no results"));
+    };
+    let me = context.actor();
+    match to.change(|found| revoke(&me, found, release))? {
+        Changed::Decided(Decision::Committed(_)) => return committed(&to, Role::Discard, Outcome::Committed),
+        Changed::Decided(Decision::RollForward(epoch)) => match forward(&to, &epoch, &me.nonce, None)? {
+            Rolled::Committed(receipt) => {
+                let (role, outcome) = (Role::Discard, Outcome::RolledForward);
+                return Ok(Receipt { role, outcome, reason: "RolledForward".into(), ..*receipt });
+            }
+            Rolled::Lost(_) => {}
+        },
+        Changed::Written(_) | Changed::Decided(Decision::Holds) => {}
+        Changed::Decided(other) => {
+            return Err(Fault::permanent(reason::INTERNAL, format!("unexpected decision {other:?}")));
+        }
+    }
+    let keys = to.keys(&staging(me.attempt, &me.pod_uid))?;
+    let files = keys.len() as u64;
+    sweep::staging(&to, keys, None);
+    let message = format!("attempt {} can not commit; {files} staging objects removed", me.attempt);
+    Ok(Receipt::new(Role::Discard, Outcome::Discarded, message))
+}

@@ -1,0 +1,105 @@
+//! `fetch`: claims the destination, then downloads every input, before main starts.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::crew;
+use crate::epoch::{Decision, claim};
+use crate::progress::{Meter, count, say, size};
+use crate::receipt::{Outcome, Receipt, Role, reason};
+use crate::store::ObjectStore;
+use crate::store::location::Location;
+
+use super::commit::committed;
+use super::destination::{Changed, Destination};
+use super::roll::{Rolled, forward};
+use super::{Context, Fault, download, open, stage};
+
+/// Downloads at a time.
+const THREADS: usize = 8;
+
+/// Claims and downloads.
+///
+/// # Errors
+/// A refused or lost claim, a missing input, a full disk, and the stores'.
+pub fn run(context: &Context) -> Result<Receipt, Fault> {
+    if let Some(to) = context.destination()? {
+        if let Some(done) = take(context, &to)? {
+            return Ok(done);
+        }
+        say(&format!("attempt {} has claimed {}", context.spec.attempt, to.name()));
+    }
+    if let Some(results) = &context.spec.results
+        && Path::new(&results.path).is_dir()
+    {
+        stage::prepare(Path::new(&results.path));
+    }
+    inputs(context)
+}
+
+/// Claims the destination; a receipt when there is nothing left to run.
+fn take(context: &Context, to: &Destination) -> Result<Option<Receipt>, Fault> {
+    let me = context.actor();
+    loop {
+        // Listed before the claim: a job that is refused must leave no epoch in somebody's folder.
+        let policy = to.policy(&context.spec)?;
+        match to.change(|found| claim(&me, found, policy))? {
+            Changed::Written(_) => return Ok(None),
+            Changed::Decided(Decision::Committed(_)) => {
+                say("this job's results are committed already");
+                return committed(to, Role::Fetch, Outcome::AlreadyCommitted).map(Some);
+            }
+            Changed::Decided(Decision::Reused(_)) => {
+                say("an equal job's results are there and are reused");
+                let stored = committed(to, Role::Fetch, Outcome::AlreadyCommitted)?;
+                return Ok(Some(Receipt { reason: reason::RESULTS_REUSED.into(), ..stored }));
+            }
+            Changed::Decided(Decision::RollForward(epoch)) => {
+                say(&format!("attempt {} of job uid {} had begun to commit", epoch.attempt, epoch.job.uid));
+                if let Rolled::Lost(why) = forward(to, &epoch, &me.nonce, None)? {
+                    say(&format!("that attempt is lost: {why}"));
+                }
+            }
+            Changed::Decided(Decision::Refuse(refusal)) => return Err(to.refusal(refusal)),
+            Changed::Decided(Decision::Revoked(to_whom)) => return Err(Fault::revoked(to_whom)),
+            Changed::Decided(other) => {
+                return Err(Fault::permanent(reason::INTERNAL, format!("unexpected decision {other:?}")));
+            }
+        }
+    }
+}
+
+fn inputs(context: &Context) -> Result<Receipt, Fault> {
+    let mut buckets: HashMap<String, Arc<dyn ObjectStore>> = HashMap::new();
+    let mut wanted = vec![];
+    for input in &context.spec.inputs {
+        let place = Location::parse(&input.from).map_err(|e| Fault::invalid(e.to_string()))?;
+        let store = match buckets.get(&place.bucket) {
+            Some(store) => store.clone(),
+            None => {
+                let store: Arc<dyn ObjectStore> = Arc::new(open(&place.bucket)?);
+                buckets.insert(place.bucket.clone(), store.clone());
+                store
+            }
+        };
+        stage::prepare(Path::new(&input.path));
+        let found = download::list(input, store, &place)?;
+        let bytes = found.iter().map(|w| w.size).sum();
+        say(&format!("{}: {}, {} to {}", input.from, count(found.len() as u64, "object"), size(bytes), input.path));
+        wanted.extend(found);
+    }
+    let (files, bytes) = (wanted.len() as u64, wanted.iter().map(|w| w.size).sum());
+    let meter = Meter::new("fetched", files, bytes);
+    let done = crew::run(THREADS, wanted, |one| one.fetch(&meter));
+    for input in &context.spec.inputs {
+        download::tidy(Path::new(&input.path));
+    }
+    let bytes = done?.into_iter().sum();
+    let seconds = context.started.elapsed().as_secs_f64();
+    let message = format!("fetched {}, {} in {seconds:.1} s", count(files, "file"), size(bytes));
+    say(&message);
+    let mut receipt = Receipt::new(Role::Fetch, Outcome::Done, message);
+    (receipt.files, receipt.bytes) = (files, bytes);
+    Ok(receipt)
+}

@@ -1,0 +1,171 @@
+//! `stage`, the worker: waits while main runs, and after it stages every result, writes the plan and seals it.
+//!
+//! It never commits: it cannot know how main ended.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::epoch::{Actor, Decision, seal, standing};
+use crate::plan::{Plan, staging};
+use crate::progress::{Meter, count, say, size};
+use crate::receipt::{Outcome, Receipt, Role, reason};
+use crate::spec::Results;
+
+use super::destination::{Changed, Destination};
+use super::upload::Stager;
+use super::{Context, Fault, walk};
+
+/// How often a running attempt looks whether it still stands.
+const LOOK: Duration = Duration::from_secs(30);
+/// Largest `results.summary`.
+const SUMMARY_LIMIT: u64 = 2 << 10;
+
+/// Waits for SIGTERM (unless `ending`: it came before a restart), then stages and seals.
+///
+/// # Errors
+/// `Revoked`, files that cannot be delivered, and the store's.
+pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
+    let (told, end) = channel();
+    listen(told)?;
+    let Some(results) = &context.spec.results else {
+        say("the job keeps no results; waiting for its end");
+        let _ = ending || end.recv().is_ok();
+        return Ok(Receipt::new(Role::Stage, Outcome::Done, "the job keeps no results"));
+    };
+    let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
+    let me = context.actor();
+    prepare(Path::new(&results.path));
+    if !ending {
+        say(&format!("results in {} will be staged for {} when main has ended", results.path, to.name()));
+        wait(&to, &me, &end)?;
+        say("main has ended: staging its results");
+    }
+    deliver(context, results, &to, &me)
+}
+
+/// The first SIGTERM begins the end; a later one is only said.
+fn listen(told: Sender<()>) -> Result<(), Fault> {
+    let failed = |e: std::io::Error| Fault::passing(reason::INTERNAL, format!("signals: {e}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    std::thread::spawn(move || {
+        for (n, _) in signals.forever().enumerate() {
+            if n > 0 {
+                say("asked to end again: still staging");
+            }
+            let _ = told.send(());
+        }
+    });
+    Ok(())
+}
+
+/// Main writes here as whatever user it runs as.
+pub(super) fn prepare(folder: &Path) {
+    let made = fs::create_dir_all(folder).and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o777)));
+    if let Err(e) = made {
+        // An emptyDir is 0777 already; another owner's is not ours to change.
+        say(&format!("{}: {e}; left as it is", folder.display()));
+    }
+}
+
+/// Until SIGTERM, looks now and then whether the attempt still stands. One that does not waits too, or the kubelet
+/// would start this container again and again.
+fn wait(to: &Destination, me: &Actor, end: &Receiver<()>) -> Result<(), Fault> {
+    loop {
+        match stands(to, me) {
+            Ok(()) => {}
+            Err(fault) if fault.reason == reason::REVOKED => {
+                say(&format!("revoked: {}; nothing of this attempt will be delivered", fault.message));
+                let _ = end.recv();
+                return Err(fault);
+            }
+            Err(fault) => say(&format!("cannot look at the epoch now, main goes on: {fault}")),
+        }
+        match end.recv_timeout(LOOK) {
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn stands(to: &Destination, me: &Actor) -> Result<(), Fault> {
+    match standing(me, to.epoch()?.as_ref().map(|e| &e.0)) {
+        Decision::Revoked(to_whom) => Err(Fault::revoked(to_whom)),
+        _ => Ok(()),
+    }
+}
+
+fn deliver(context: &Context, results: &Results, to: &Destination, me: &Actor) -> Result<Receipt, Fault> {
+    stands(to, me)?;
+    let found = walk::tree(Path::new(&results.path), to.room())?;
+    for skipped in &found.skipped {
+        say(&format!("not delivered: {:?}: {}", skipped.path, skipped.why));
+    }
+    let (files, bytes) = (found.files.len() as u64, found.files.iter().map(|f| f.size).sum());
+    say(&format!("staging {} ({}) for {}", count(files, "file"), size(bytes), to.name()));
+    let base = format!("{}{}/", staging(me.attempt, &me.pod_uid), me.nonce);
+    let stop = AtomicBool::new(false);
+    let stager = Stager { to, base: base.clone(), stop: &stop, meter: Meter::new("staged", files, bytes) };
+    let items = guarded(to, me, &stop, || stager.all(found.files))?;
+    let mut plan = Plan::new(me, items, found.skipped);
+    if let Some(name) = &results.summary {
+        plan.summary = summary(&Path::new(&results.path).join(name));
+        plan.summary_omitted = plan.summary.is_none();
+    }
+    let (text, reference) = plan.encode(format!("{base}plan.json"));
+    to.store.put(&to.key(&reference.key), &text)?;
+    match to.change(|epoch| seal(me, epoch, &reference))? {
+        Changed::Written(_) | Changed::Decided(Decision::Holds) => {}
+        Changed::Decided(Decision::Revoked(to_whom)) => return Err(Fault::revoked(to_whom)),
+        Changed::Decided(other) => {
+            return Err(Fault::permanent(reason::INTERNAL, format!("unexpected decision {other:?}")));
+        }
+    }
+    let seconds = context.started.elapsed().as_secs_f64();
+    let message = format!("sealed {} ({}) for {}", count(files, "file"), size(plan.bytes()), to.name());
+    say(&format!("{message}; this process ran {seconds:.1} s"));
+    let mut receipt = Receipt::new(Role::Stage, Outcome::Sealed, message);
+    (receipt.files, receipt.bytes) = (files, plan.bytes());
+    Ok(receipt)
+}
+
+/// Does `work` while a second thread looks whether the attempt still stands, and sets `stop` when it does not.
+fn guarded<T>(to: &Destination, me: &Actor, stop: &AtomicBool, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let (finished, done) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // The sender is dropped when the work is done, however it ends.
+            while let Err(RecvTimeoutError::Timeout) = done.recv_timeout(LOOK) {
+                if stands(to, me).is_err_and(|fault| fault.reason == reason::REVOKED) {
+                    stop.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        });
+        let outcome = work();
+        drop(finished);
+        outcome
+    })
+}
+
+/// The summary's JSON, if it is there, small enough, and JSON.
+fn summary(path: &Path) -> Option<serde_json::Value> {
+    let omitted = |why: String| {
+        say(&format!("summary {} is left out: {why}", path.display()));
+        None
+    };
+    match fs::metadata(path) {
+        Ok(about) if about.len() > SUMMARY_LIMIT => omitted(format!("more than {SUMMARY_LIMIT} bytes")),
+        Ok(_) => match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).or_else(|e| omitted(e.to_string()).ok_or(())).ok(),
+            Err(e) => omitted(e.to_string()),
+        },
+        Err(e) => omitted(e.to_string()),
+    }
+}

@@ -1,0 +1,95 @@
+//! `stage`, the supervisor: PID 1 of the sidecar. It starts the worker, passes SIGTERM on, and starts it again when it
+//! is killed, because the kubelet does not restart a container of a pod whose main container has ended.
+
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::progress::say;
+use crate::receipt::{EXIT_OK, EXIT_PERMANENT, EXIT_RETRYABLE, Role, reason};
+
+use super::Fault;
+
+/// How often a worker that was killed is started again.
+const CRASHES: u32 = 10;
+/// How often one that gave up on the store is.
+const GIVE_UPS: u32 = 3;
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With a receipt that stands.
+    Final(i32),
+    /// It gave up on the store.
+    GaveUp,
+    /// Killed, or a defect.
+    Crashed,
+}
+
+/// Runs the worker, `worker` being its command line without the program, until it ends for good. Returns the exit code.
+///
+/// # Errors
+/// When no worker can be kept alive.
+pub fn run(worker: &[String]) -> Result<i32, Fault> {
+    let failed = |what: &str, e: std::io::Error| Fault::passing(reason::INTERNAL, format!("{what}: {e}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD]).map_err(|e| failed("signals", e))?;
+    let program = std::env::current_exe().map_err(|e| failed("own path", e))?;
+    let (mut ending, mut crashes, mut give_ups) = (false, 0, 0);
+    loop {
+        ending |= signals.pending().any(|s| s == SIGTERM || s == SIGINT);
+        let mut command = Command::new(&program);
+        command.args(worker);
+        if ending {
+            command.arg("--ending");
+        }
+        let mut child = command.spawn().map_err(|e| failed("starting the worker", e))?;
+        let end = watch(&mut child, &mut signals, &mut ending).map_err(|e| failed("waiting for the worker", e))?;
+        let pause = match end {
+            End::Final(code) => return Ok(code),
+            End::GaveUp if give_ups < GIVE_UPS => {
+                give_ups += 1;
+                Duration::from_secs(10)
+            }
+            End::GaveUp => return Ok(EXIT_RETRYABLE),
+            End::Crashed if crashes < CRASHES => {
+                crashes += 1;
+                Duration::from_millis(100 << crashes.min(8))
+            }
+            End::Crashed => {
+                let message = format!("the staging worker was killed {} times", crashes + 1);
+                return Err(Fault::passing(reason::INTERNAL, message));
+            }
+        };
+        say(&format!("the staging worker ended ({end:?}); starting it again in {:.1} s", pause.as_secs_f64()));
+        std::thread::sleep(pause);
+    }
+}
+
+/// The role whose receipt the supervisor writes when its worker cannot.
+pub const ROLE: Role = Role::Stage;
+
+fn watch(child: &mut Child, signals: &mut Signals, ending: &mut bool) -> std::io::Result<End> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    loop {
+        // Before waiting: the child may have ended before its signal was looked for.
+        if let Some(status) = child.try_wait()? {
+            return Ok(match status.code() {
+                Some(code @ (EXIT_OK | EXIT_PERMANENT)) => End::Final(code),
+                Some(EXIT_RETRYABLE) => End::GaveUp,
+                _ => End::Crashed,
+            });
+        }
+        for signal in signals.wait() {
+            if signal == SIGTERM || signal == SIGINT {
+                *ending = true;
+                if let Some(pid) = pid {
+                    // A worker that has just ended is seen in the next round.
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+            }
+        }
+    }
+}

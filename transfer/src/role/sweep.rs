@@ -1,0 +1,58 @@
+//! Removing staging: objects are deleted, journalled uploads aborted, nothing else. A prefix may hold other people's
+//! uploads, so only ids that an attempt has written down are ever aborted.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::crew;
+use crate::plan::{Plan, Staged};
+use crate::progress::{count, say};
+use crate::store::read;
+
+use super::destination::{Destination, SMALL};
+use super::{Fault, upload};
+
+/// What is written down before an upload is first used.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Journal {
+    /// The final key, below the destination.
+    pub(super) key: String,
+    /// The upload's id.
+    pub(super) upload_id: String,
+}
+
+/// Removes these staging keys. Failures are said, not returned: what is left is garbage, and the bucket's lifecycle
+/// rule removes it.
+pub(super) fn staging(to: &Destination, keys: Vec<String>, committed: Option<&Plan>) {
+    if keys.is_empty() {
+        return;
+    }
+    let completed: HashSet<&str> = committed
+        .into_iter()
+        .flat_map(|plan| &plan.items)
+        .filter_map(|item| match &item.staged {
+            Staged::Upload { upload_id, .. } => Some(upload_id.as_str()),
+            Staged::Object { .. } => None,
+        })
+        .collect();
+    let total = keys.len() as u64;
+    // Journals go after their uploads, and so that a sweep that dies can be repeated, one by one.
+    match crew::run(16, keys, |key| remove(to, &key, &completed)) {
+        Ok(_) => say(&format!("removed {}", count(total, "staging object"))),
+        Err(fault) => say(&format!("staging is left for the bucket's lifecycle rule: {fault}")),
+    }
+}
+
+fn remove(to: &Destination, key: &str, completed: &HashSet<&str>) -> Result<(), Fault> {
+    let full = to.key(key);
+    if upload::is_journal(key)
+        && let Some((bytes, _)) = read(&*to.store, &full, SMALL)?
+        && let Ok(entry) = serde_json::from_slice::<Journal>(&bytes)
+        && !completed.contains(entry.upload_id.as_str())
+    {
+        to.store.abort_upload(&to.key(&entry.key), &entry.upload_id)?;
+    }
+    Ok(to.store.delete(&full)?)
+}

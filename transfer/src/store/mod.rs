@@ -1,0 +1,110 @@
+//! Object stores: what the roles need of one, whatever its protocol.
+
+use std::ops::ControlFlow;
+
+use crate::checksum::Stored;
+
+mod error;
+pub mod location;
+pub mod s3;
+
+pub use error::{Class, StoreError};
+
+/// What a store says about an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Size in bytes.
+    pub size: u64,
+    /// Opaque version for [`Condition::Version`]: an ETag with its quotes.
+    pub version: String,
+    /// Checksums kept with it.
+    pub sums: Stored,
+}
+
+/// When a conditional write may happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Condition<'a> {
+    /// Only if there is no such object.
+    Absent,
+    /// Only if the object still has this version.
+    Version(&'a str),
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Key and size, in the store's order.
+    pub objects: Vec<(String, u64)>,
+    /// Give it to the next call; none when this was the last page.
+    pub next: Option<String>,
+}
+
+/// Takes the bytes of a download; `Break` ends it with [`Class::Stopped`].
+pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>;
+
+/// One bucket. Every call repeats itself on failures that may pass, and returns when it has used up its tries.
+///
+/// A conditional write that was repeated may find its own first try: [`Class::PreconditionFailed`] means "read again",
+/// not "lost". `complete_upload` and `copy` may be called again after they succeeded; then they find their source gone.
+pub trait ObjectStore: Send + Sync {
+    /// `s3://bucket/key`, for people.
+    fn name(&self, key: &str) -> String;
+
+    /// Size, version and checksums; `None` when there is no such object.
+    fn head(&self, key: &str) -> Result<Option<Info>, StoreError>;
+
+    /// Streams an object in order, and goes on where it was when the connection breaks.
+    fn get(&self, key: &str, sink: Sink<'_>) -> Result<Info, StoreError>;
+
+    /// Writes an object; the store checks it against its CRC-64/NVME. Returns its version.
+    fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError>;
+
+    /// Writes an object only if the condition holds. Returns its version.
+    fn put_if(&self, key: &str, body: &[u8], condition: Condition<'_>) -> Result<String, StoreError>;
+
+    /// Lists what begins with `prefix`, a page a call.
+    fn list(&self, prefix: &str, page: Option<&str>) -> Result<Page, StoreError>;
+
+    /// Begins a multipart upload whose whole-object checksum is CRC-64/NVME. Returns its id.
+    fn create_upload(&self, key: &str) -> Result<String, StoreError>;
+
+    /// Sends part `number` (from 1). Returns its ETag.
+    fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError>;
+
+    /// Makes the object of the parts whose ETags are given, if its CRC-64/NVME is `crc64nvme`.
+    fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError>;
+
+    /// Forgets an upload and its parts. One that does not exist is fine.
+    fn abort_upload(&self, key: &str, upload: &str) -> Result<(), StoreError>;
+
+    /// Copies an object (of at most 5 GiB) within the bucket.
+    fn copy(&self, from: &str, to: &str) -> Result<(), StoreError>;
+
+    /// Removes an object. One that does not exist is fine.
+    fn delete(&self, key: &str) -> Result<(), StoreError>;
+}
+
+/// Reads a small object whole.
+///
+/// # Errors
+/// The store's, and [`Class::TooLarge`] beyond `limit` bytes.
+pub fn read(store: &dyn ObjectStore, key: &str, limit: usize) -> Result<Option<(Vec<u8>, Info)>, StoreError> {
+    let mut bytes = Vec::new();
+    let answer = store.get(key, &mut |piece| {
+        if bytes.len() + piece.len() > limit {
+            return ControlFlow::Break(());
+        }
+        bytes.extend_from_slice(piece);
+        ControlFlow::Continue(())
+    });
+    match answer {
+        Ok(info) => Ok(Some((bytes, info))),
+        Err(e) if e.class == Class::NotFound => Ok(None),
+        Err(e) if e.class == Class::Stopped => Err(StoreError {
+            class: Class::TooLarge,
+            detail: format!("larger than {limit} bytes, which is not what was written there"),
+            ..e
+        }),
+        Err(e) => Err(e),
+    }
+}

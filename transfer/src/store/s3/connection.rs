@@ -1,0 +1,142 @@
+//! One keep-alive connection: TCP, with TLS where the endpoint says https.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use super::endpoint::Endpoint;
+use super::framing::{self, Head};
+
+/// How long connecting to one address may take.
+const CONNECT: Duration = Duration::from_secs(4);
+
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Read for Io {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Io::Plain(stream) => stream.read(buffer),
+            Io::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+/// A connection that carries one request at a time.
+pub struct Connection {
+    reader: BufReader<Io>,
+    /// It has carried a request already, so the server may have closed it meanwhile.
+    pub used: bool,
+}
+
+impl Connection {
+    /// Connects to the first of the endpoint's addresses that answers.
+    ///
+    /// # Errors
+    /// The last address's failure.
+    pub fn open(endpoint: &Endpoint, silence: Duration) -> io::Result<Connection> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the endpoint's name has no address");
+        for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CONNECT) {
+                Ok(stream) => return Connection::over(stream, endpoint, silence),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    fn over(stream: TcpStream, endpoint: &Endpoint, silence: Duration) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(silence))?;
+        stream.set_write_timeout(Some(silence))?;
+        let io = if endpoint.tls {
+            let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
+            let tls = ClientConnection::new(tls_config()?, name).map_err(io::Error::other)?;
+            Io::Tls(Box::new(StreamOwned::new(tls, stream)))
+        } else {
+            Io::Plain(stream)
+        };
+        Ok(Connection { reader: BufReader::with_capacity(64 << 10, io), used: false })
+    }
+
+    /// How long either side may be silent.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_silence(&self, silence: Duration) -> io::Result<()> {
+        let socket = match self.reader.get_ref() {
+            Io::Plain(stream) => stream,
+            Io::Tls(stream) => &stream.sock,
+        };
+        socket.set_read_timeout(Some(silence))?;
+        socket.set_write_timeout(Some(silence))
+    }
+
+    /// Sends a request and reads the answer's head.
+    ///
+    /// # Errors
+    /// The connection is of no use afterwards.
+    pub fn ask(&mut self, head: &str, body: &[u8]) -> io::Result<Head> {
+        let sent = self.send(head.as_bytes(), body);
+        match (framing::head(&mut self.reader), sent) {
+            (Ok(answer), Ok(())) => Ok(answer),
+            // A server may refuse and close before it has read all of the body: its answer says more than our EPIPE.
+            (Ok(answer), Err(_)) => Ok(Head { keep_alive: false, ..answer }),
+            (Err(_), Err(e)) | (Err(e), Ok(())) => Err(e),
+        }
+    }
+
+    fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+        let writer: &mut dyn Write = match self.reader.get_mut() {
+            Io::Plain(stream) => stream,
+            Io::Tls(stream) => stream,
+        };
+        // One packet for a small request: head and body in one write.
+        if body.len() <= 64 << 10 {
+            let mut whole = Vec::with_capacity(head.len() + body.len());
+            whole.extend_from_slice(head);
+            whole.extend_from_slice(body);
+            writer.write_all(&whole)?;
+        } else {
+            writer.write_all(head)?;
+            writer.write_all(body)?;
+        }
+        writer.flush()
+    }
+
+    /// Hands the answer's body to `sink`. `Ok(false)` when the sink ended it; then the connection is of no more use.
+    ///
+    /// # Errors
+    /// The connection is of no use afterwards.
+    pub fn body(&mut self, head: &Head, method: &str, sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<bool> {
+        self.used = true;
+        framing::body(&mut self.reader, head.framing(method)?, sink)
+    }
+}
+
+/// The system's certificate authorities, or Mozilla's list where the image has none. Made once: reading a system's
+/// bundle takes milliseconds.
+fn tls_config() -> io::Result<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+    CONFIG
+        .get_or_init(|| {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            let config = builder.map_err(|e| e.to_string())?.with_root_certificates(roots).with_no_client_auth();
+            Ok(Arc::new(config))
+        })
+        .clone()
+        .map_err(io::Error::other)
+}

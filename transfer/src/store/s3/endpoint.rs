@@ -1,0 +1,116 @@
+//! Where the store answers, and how a bucket is addressed there.
+
+/// Scheme, host and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// https.
+    pub tls: bool,
+    /// Name or address, an IPv6 address without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// What is asked of where: the connection, and the path in front of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Where to connect.
+    pub endpoint: Endpoint,
+    /// Encoded path of the bucket: `` or `/bucket`.
+    pub path: String,
+}
+
+impl Endpoint {
+    /// Reads `http://host:port` or `https://host`.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(url: &str) -> Result<Endpoint, String> {
+        let (tls, rest) = match url.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            _ => return Err(format!("AWS_ENDPOINT_URL_S3 {url:?} must begin with http:// or https://")),
+        };
+        let rest = rest.trim_end_matches('/');
+        if rest.contains(['/', '?', '@']) {
+            return Err(format!("AWS_ENDPOINT_URL_S3 {url:?} must be a host and port only"));
+        }
+        let bad = || format!("AWS_ENDPOINT_URL_S3 {url:?} has no valid host and port");
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(v6) => {
+                let (host, after) = v6.split_once(']').ok_or_else(bad)?;
+                (host, after.strip_prefix(':'))
+            }
+            None => match rest.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        let port = match port {
+            Some(text) => text.parse().map_err(|_| bad())?,
+            None if tls => 443,
+            None => 80,
+        };
+        if host.is_empty() {
+            return Err(bad());
+        }
+        Ok(Endpoint { tls, host: host.into(), port })
+    }
+
+    /// The `Host` header: without the port where it is the scheme's own.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.tls, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
+impl Address {
+    /// Path-style at a given endpoint. At AWS the bucket is part of the host name, unless it has dots in it, which no
+    /// wildcard certificate covers.
+    ///
+    /// # Errors
+    /// When the endpoint is no URL.
+    pub fn of(bucket: &str, region: &str, endpoint: Option<&str>) -> Result<Address, String> {
+        if let Some(url) = endpoint {
+            return Ok(Address { endpoint: Endpoint::parse(url)?, path: format!("/{bucket}") });
+        }
+        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let (host, path) = if bucket.contains('.') {
+            (format!("s3.{region}.{domain}"), format!("/{bucket}"))
+        } else {
+            (format!("{bucket}.s3.{region}.{domain}"), String::new())
+        };
+        Ok(Address { endpoint: Endpoint { tls: true, host, port: 443 }, path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        let at = |tls, host: &str, port| Ok(Endpoint { tls, host: host.into(), port });
+        assert_eq!(Endpoint::parse("http://127.0.0.1:8333"), at(false, "127.0.0.1", 8333));
+        assert_eq!(Endpoint::parse("https://minio.example/"), at(true, "minio.example", 443));
+        assert_eq!(Endpoint::parse("http://[::1]:80"), at(false, "::1", 80));
+        for bad in ["minio:9000", "ftp://x", "http://", "http://x:port", "http://x/path", "http://user@x"] {
+            assert!(Endpoint::parse(bad).is_err(), "{bad}");
+        }
+        let authority = |url| Endpoint::parse(url).map(|e| e.authority());
+        assert_eq!(authority("http://[::1]:9"), Ok("[::1]:9".into()));
+        assert_eq!(authority("https://h:443"), Ok("h".into()));
+    }
+
+    #[test]
+    fn buckets() {
+        let host = |b, r, e| Address::of(b, r, e).map(|a| format!("{}{}", a.endpoint.authority(), a.path));
+        assert_eq!(host("data", "eu-west-1", None), Ok("data.s3.eu-west-1.amazonaws.com".into()));
+        assert_eq!(host("my.data", "eu-west-1", None), Ok("s3.eu-west-1.amazonaws.com/my.data".into()));
+        assert_eq!(host("data", "cn-north-1", None), Ok("data.s3.cn-north-1.amazonaws.com.cn".into()));
+        assert_eq!(host("data", "x", Some("http://10.0.0.1:8333")), Ok("10.0.0.1:8333/data".into()));
+    }
+}

@@ -1,0 +1,189 @@
+//! One attempt of one job, played by the real binary.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gpujob_transfer::receipt::Receipt;
+use gpujob_transfer::store::ObjectStore;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::weed::{ACCESS_KEY, SECRET_KEY, weed};
+
+pub(crate) struct Attempt {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) spec: Value,
+    pub(crate) pod: String,
+    pub(crate) env: BTreeMap<&'static str, String>,
+}
+
+/// How a role ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) receipt: Option<Receipt>,
+    pub(crate) log: String,
+}
+
+impl Ended {
+    pub(crate) fn receipt(&self) -> &Receipt {
+        self.receipt.as_ref().unwrap_or_else(|| panic!("no receipt: {}", self.log))
+    }
+
+    /// Exit code and reason, for asserting.
+    pub(crate) fn says(&self) -> (i32, &str) {
+        (self.code.unwrap_or(-1), self.receipt().reason.as_str())
+    }
+}
+
+impl Attempt {
+    /// Attempt `number` of the job `uid` (and of the same name) with its results in `bucket`.
+    pub(crate) fn new(uid: &str, number: u32, bucket: &str) -> Attempt {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("results")).unwrap();
+        let spec = json!({
+            "job": {"uid": uid, "namespace": "tests", "name": uid, "specHash": "h"},
+            "index": 0, "attempt": number, "inputs": [],
+            "results": {"path": folder.path().join("results"), "to": format!("s3://{bucket}/out/"),
+                        "summary": "metrics.json", "onExisting": "Refuse"},
+        });
+        let env = BTreeMap::from([
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_string()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_string()),
+            ("AWS_REGION", "us-east-1".to_string()),
+            ("AWS_ENDPOINT_URL_S3", weed().endpoint()),
+        ]);
+        Attempt { folder, spec, pod: format!("pod-{uid}-{number}"), env }
+    }
+
+    pub(crate) fn results(&self) -> PathBuf {
+        self.folder.path().join("results")
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.results().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        let name = arguments[0];
+        let termination = self.folder.path().join(format!("{name}.termination"));
+        let _ = fs::remove_file(&termination);
+        let log = self.folder.path().join(format!("{name}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_gpujob-transfer"))
+            .args(arguments)
+            .env_clear()
+            .envs(&self.env)
+            .env("GPUJOB_TRANSFER", self.spec.to_string())
+            .env("GPUJOB_POD_UID", &self.pod)
+            .env("GPUJOB_TERMINATION_LOG", &termination)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Running { child, termination, log }
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.start(arguments).end()
+    }
+
+    /// Claims, stages what lies in the results folder, and seals.
+    pub(crate) fn seal(&self) {
+        let fetched = self.run(&["fetch"]);
+        assert_eq!(fetched.says(), (0, "Done"), "{}", fetched.log);
+        let staged = self.stage();
+        assert_eq!(staged.says(), (0, "Sealed"), "{}", staged.log);
+    }
+
+    /// `stage`, with main ending at once.
+    pub(crate) fn stage(&self) -> Ended {
+        let sidecar = self.start(&["stage"]);
+        sidecar.says("will be staged");
+        sidecar.signal(Signal::TERM);
+        sidecar.end()
+    }
+
+    pub(crate) fn commit(&self) -> Ended {
+        self.run(&["commit", "--outcome", "Succeeded", "--exit-code", "0", "--wait", "10"])
+    }
+}
+
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    termination: PathBuf,
+    log: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Waits until its log contains `text`.
+    pub(crate) fn says(&self, text: &str) {
+        let began = Instant::now();
+        while !fs::read_to_string(&self.log).unwrap_or_default().contains(text) {
+            assert!(began.elapsed() < Duration::from_secs(30), "no {text:?} in {:?}", fs::read_to_string(&self.log));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn end(mut self) -> Ended {
+        let code = self.child.wait().unwrap().code();
+        let receipt = fs::read_to_string(&self.termination).ok().and_then(|text| Receipt::parse(&text).ok());
+        Ended { code, receipt, log: fs::read_to_string(&self.log).unwrap_or_default() }
+    }
+}
+
+pub(crate) fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+}
+
+/// Every object of a bucket below a prefix.
+pub(crate) fn objects(bucket: &str, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+    let store = weed().store(bucket);
+    let (mut found, mut page) = (BTreeMap::new(), None);
+    loop {
+        let listed = store.list(prefix, page.as_deref()).unwrap();
+        for (key, _) in listed.objects {
+            let mut bytes = vec![];
+            let got = store.get(&key, &mut |piece| {
+                bytes.extend_from_slice(piece);
+                ControlFlow::Continue(())
+            });
+            got.unwrap();
+            found.insert(key, bytes);
+        }
+        page = listed.next;
+        if page.is_none() {
+            return found;
+        }
+    }
+}
+
+/// What a reader of the destination sees: everything outside `.gpujob/`.
+pub(crate) fn visible(bucket: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut all = objects(bucket, "out/");
+    all.retain(|key, _| !key.starts_with("out/.gpujob/"));
+    all
+}
+
+/// Bytes that compress to nothing useful and differ everywhere.
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,10 @@
+//! The binary and the S3 client against a real SeaweedFS on loopback.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod attempt;
+mod contract;
+mod crashes;
+mod paths;
+mod proxy;
+mod refusals;
+mod weed;
