@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
 use crate::context::Ctx;
+use crate::metrics::Gauge;
 use gpujob_crds::conditions;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -78,7 +79,7 @@ fn answer<B>(request: &Request<B>, readiness: &Readiness, ctx: Option<&Ctx>) -> 
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn gauges(ctx: &Ctx) -> Vec<(&'static str, &'static str, Vec<(String, f64)>)> {
+fn gauges(ctx: &Ctx) -> Vec<Gauge> {
     let (mut nodes, mut price): (BTreeMap<String, f64>, f64) = (BTreeMap::new(), 0.0);
     for node in ctx.stores.nodes.state() {
         let ready = node.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::node::READY));

@@ -25,6 +25,9 @@ struct Values {
     jobs: BTreeMap<&'static str, u64>,
 }
 
+/// A value that is read at the moment of asking: its name, its help, and its values by label text.
+pub type Gauge = (&'static str, &'static str, Vec<(String, f64)>);
+
 /// The process's counters.
 #[derive(Debug, Default)]
 pub struct Metrics(Mutex<Values>);
@@ -86,9 +89,9 @@ impl Metrics {
         *self.0.lock().expect("no panic holds this lock").jobs.entry(outcome).or_default() += 1;
     }
 
-    /// All of it, with `gauges` that are read at the moment of asking: name, help, and values by label text.
+    /// All of it as OpenMetrics text.
     #[must_use]
-    pub fn render(&self, gauges: &[(&str, &str, Vec<(String, f64)>)]) -> String {
+    pub fn render(&self, gauges: &[Gauge]) -> String {
         let values = self.0.lock().expect("no panic holds this lock");
         let mut out = String::new();
         let mut line = |text: std::fmt::Arguments<'_>| {

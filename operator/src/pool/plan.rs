@@ -31,7 +31,7 @@ pub(super) fn status(pool: &GpuPool, nodes: &[Arc<GpuNode>], checked: &Checked<'
         conditions::set(&mut status.conditions, &want(type_, value, reason, message), generation, now)
     };
     match checked {
-        Checked::Accepted { offers, .. } if offers.is_empty() => {
+        Checked::Accepted { offers: [], .. } => {
             let text = "the provider accepts the settings, but no instance type matches: widen instances, markets or subnets";
             note(condition::READY, Status::False, "NoOffers", text.into());
             note(condition::STALLED, Status::True, "NoOffers", text.into());

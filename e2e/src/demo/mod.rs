@@ -1,0 +1,72 @@
+//! `cargo demo`: the main job on real input, from nothing to results to zero.
+//!
+//! ```text
+//! lab up → install → bucket, digits, Secret → kubectl apply → what is seen, as it is seen → results checked → zero → receipt
+//! ```
+//!
+//! [`flow`] is all of it but the lab itself, so that the end-to-end tests run the very same thing. Nothing is taken from the
+//! operator's word that can be asked elsewhere: the launch and the bill from EC2, the files from the store.
+
+mod delivered;
+mod flow;
+mod sample;
+mod share;
+mod show;
+mod sight;
+mod timeline;
+pub mod zero;
+
+pub use delivered::{Delivered, File, fetch};
+pub use flow::{Run, Scope, flow};
+pub use sample::{Sample, secret};
+pub use share::exit_moment;
+pub use show::Show;
+
+use crate::lab::Lab;
+use anyhow::{Result, bail};
+use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the demo; `keep` leaves the lab up. Ctrl-C takes it down as well.
+///
+/// # Errors
+/// Anything that did not hold.
+pub async fn run(keep: bool) -> Result<()> {
+    let started = Instant::now();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let outcome = tokio::select! {
+        outcome = whole() => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped by Ctrl-C")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("told to stop")),
+    };
+    let lab = Lab::default();
+    let stopped = outcome.as_ref().is_err_and(|error| error.to_string().contains("stop"));
+    let down = if keep && !stopped {
+        Ok(())
+    } else {
+        eprintln!("\nLab down");
+        lab.down().await
+    };
+    match (outcome, down) {
+        (Ok(()), Ok(())) => {
+            println!("\nAll of it held. {:.0} s from start to end.", started.elapsed().as_secs_f64());
+            if keep {
+                println!("The lab is up: eval \"$(cargo lab env)\", then kubectl get gpujobs,gpunodes,gpupools. `cargo lab down` ends it.");
+            }
+            Ok(())
+        }
+        (Err(error), Ok(())) => Err(error),
+        (Ok(()), Err(error)) => Err(error.context("the lab could not be taken down")),
+        (Err(error), Err(left)) => bail!("{error:#}; and then the lab could not be taken down: {left:#}"),
+    }
+}
+
+async fn whole() -> Result<()> {
+    eprintln!("Lab up");
+    let lab = Lab::up().await?;
+    eprintln!("\nInstall");
+    lab.install().await?;
+    println!();
+    let mut show = Show::stdout();
+    flow(&lab, &Sample::digits(&lab.paths), Scope::Cluster, &mut show).await.map(drop)
+}

