@@ -165,6 +165,12 @@ impl GpuNode {
         self.status.as_ref().and_then(|s| s.assignments.as_deref()).unwrap_or(&self.spec.launched_for)
     }
 
+    /// The dearest price per hour that the request may have bought at, by the prices of its offers.
+    #[must_use]
+    pub fn dearest(&self) -> Price {
+        self.spec.launch.offers.iter().map(|o| o.price_per_hour).max().unwrap_or(Price::ZERO)
+    }
+
     /// The GPUs that are not reserved. What was really bought counts once it is known.
     #[must_use]
     pub fn free_gpus(&self) -> i32 {

@@ -49,6 +49,20 @@ pub struct Capacity {
     pools: Mutex<BTreeMap<String, PoolOffers>>,
     refused: Mutex<BTreeMap<Refused, Believed>>,
     blocked: Mutex<BTreeMap<String, Blocked>>,
+    failed: Mutex<BTreeMap<String, FailedCheck>>,
+}
+
+/// The last check of a pool's settings, when it failed.
+#[derive(Clone, Debug)]
+pub struct FailedCheck {
+    /// The pool's UID.
+    pub uid: String,
+    /// The generation that was checked.
+    pub generation: i64,
+    /// What the provider said.
+    pub error: gpujob_provider_core::ProviderError,
+    /// Not asked again before.
+    pub until: Timestamp,
 }
 
 /// A pool whose launches are refused for what they are: nothing is sent until a person has had time to act.
@@ -77,9 +91,26 @@ impl Capacity {
         self.pools.lock().expect("no panic holds this lock").insert(pool.to_owned(), offers);
     }
 
-    /// Forgets a pool.
+    /// Forgets a pool, and what was held against it: another of the same name starts afresh.
     pub fn forget_pool(&self, pool: &str) {
         self.pools.lock().expect("no panic holds this lock").remove(pool);
+        self.failed.lock().expect("no panic holds this lock").remove(pool);
+        self.unblock_pool(pool);
+    }
+
+    /// Remembers a failed check, or that the last one passed.
+    pub fn checked(&self, pool: &str, failed: Option<FailedCheck>) {
+        let mut all = self.failed.lock().expect("no panic holds this lock");
+        match failed {
+            Some(failed) => drop(all.insert(pool.to_owned(), failed)),
+            None => drop(all.remove(pool)),
+        }
+    }
+
+    /// The last check of this pool, if it failed.
+    #[must_use]
+    pub fn failed_check(&self, pool: &str) -> Option<FailedCheck> {
+        self.failed.lock().expect("no panic holds this lock").get(pool).cloned()
     }
 
     /// Remembers refusals: 30 s after the first of an offer, doubling to 16 min; a quota speaks of its whole family.
@@ -91,7 +122,9 @@ impl Capacity {
                 market: refusal.market,
                 what: subject(&refusal.class, &refusal.instance_type, &refusal.zone),
             };
-            let count = known.get(&key).map_or(0, |b| b.count + 1);
+            // Old refusals say nothing about a row of them.
+            let recent = known.get(&key).filter(|b| b.until.saturating_add(LONGEST).unwrap_or(b.until) > now);
+            let count = recent.map_or(0, |b| b.count + 1);
             let first = SignedDuration::try_from(refusal.class.first_wait()).unwrap_or(LONGEST);
             let wait = first.saturating_mul(1 << count.min(5)).min(LONGEST);
             let believed = Believed {
@@ -107,7 +140,8 @@ impl Capacity {
     /// Holds a pool back after an answer that trying again cannot change: 60 s, doubling to 16 min.
     pub fn block_pool(&self, pool: &str, error: &gpujob_provider_core::ProviderError, now: Timestamp) {
         let mut blocked = self.blocked.lock().expect("no panic holds this lock");
-        let count = blocked.get(pool).map_or(0, |b| b.count + 1);
+        let recent = blocked.get(pool).filter(|b| b.until.saturating_add(LONGEST).unwrap_or(b.until) > now);
+        let count = recent.map_or(0, |b| b.count + 1);
         let wait = SignedDuration::from_secs(60).saturating_mul(1 << count.min(4)).min(LONGEST);
         let until = now.saturating_add(wait).unwrap_or(now);
         blocked.insert(pool.to_owned(), Blocked { reason: error.class.reason().to_owned(), message: error.message.clone(), until, count });

@@ -26,7 +26,7 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct CloudView {
     seen: Mutex<BTreeMap<Scope, Seen>>,
-    wake: tokio::sync::Notify,
+    wanted: tokio::sync::watch::Sender<u64>,
 }
 
 impl CloudView {
@@ -38,7 +38,15 @@ impl CloudView {
 
     /// Asks for a listing soon.
     pub fn refresh(&self) {
-        self.wake.notify_waiters();
+        // Counted, so that a wish which comes while a listing runs is not lost.
+        self.wanted.send_modify(|n| *n += 1);
+    }
+
+    /// A listing failed: from here on absence must be shown anew.
+    fn broken(&self, scope: &Scope) {
+        if let Some(seen) = self.seen.lock().expect("no panic holds this lock").get_mut(scope) {
+            seen.complete_since = None;
+        }
     }
 
     fn store(&self, scope: &Scope, listing: Arc<Listing>, asked: Timestamp) -> Option<Seen> {
@@ -52,21 +60,24 @@ impl CloudView {
 
 /// Lists every scope that any pool or GpuNode names, until `shutdown`. Followers list too, so that they are warm.
 pub async fn run(ctx: Arc<Ctx>, shutdown: CancellationToken) {
-    let mut tasks: BTreeMap<Scope, CancellationToken> = BTreeMap::new();
+    let mut tasks: BTreeMap<Scope, (CancellationToken, tokio::time::Instant)> = BTreeMap::new();
     loop {
         let wanted = scopes(&ctx);
         for scope in &wanted {
-            if !tasks.contains_key(scope) {
+            let (_, used) = tasks.entry(scope.clone()).or_insert_with(|| {
                 let stop = shutdown.child_token();
-                tasks.insert(scope.clone(), stop.clone());
-                tokio::spawn(poll(ctx.clone(), scope.clone(), stop));
-            }
+                tokio::spawn(poll(ctx.clone(), scope.clone(), stop.clone()));
+                (stop, tokio::time::Instant::now())
+            });
+            *used = tokio::time::Instant::now();
         }
-        tasks.retain(|scope, stop| {
-            wanted.contains(scope) || {
+        // For an hour after its last user a scope is still swept: an answer that was lost may have left something there.
+        tasks.retain(|_, (stop, used)| {
+            let keep = used.elapsed() < Duration::from_secs(3600);
+            if !keep {
                 stop.cancel();
-                false
             }
+            keep
         });
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -82,14 +93,17 @@ fn scopes(ctx: &Ctx) -> BTreeSet<Scope> {
 }
 
 async fn poll(ctx: Arc<Ctx>, scope: Scope, stop: CancellationToken) {
+    let mut wishes = ctx.cloud_view.wanted.subscribe();
     loop {
+        wishes.mark_unchanged();
         if let Err(error) = list_once(&ctx, &scope).await {
+            ctx.cloud_view.broken(&scope);
             tracing::warn!(?scope, %error, "listing instances");
         }
         let pause = if moving(&ctx, &scope) { Duration::from_secs(2) } else { Duration::from_secs(15) };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = ctx.cloud_view.wake.notified() => tokio::time::sleep(Duration::from_millis(200)).await,
+            _ = wishes.changed() => tokio::time::sleep(Duration::from_millis(200)).await,
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -1,6 +1,7 @@
 //! Keys of objects to look at, and the driver that looks: each key once at a time, again when it changed meanwhile, and
 //! again at the time that its plan named. Events only say where to look; what to do is read from the caches.
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -116,9 +117,12 @@ pub async fn drive<K, F>(
                     running.insert(key.clone());
                     let job = look(key.clone());
                     tasks.spawn(async move {
-                        let result = match tokio::time::timeout(limit, job).await {
-                            Ok(result) => result,
-                            Err(_) => Err("took too long".into()),
+                        // A panic must not leave the key among the running ones: it would never be looked at again.
+                        let caught = std::panic::AssertUnwindSafe(tokio::time::timeout(limit, job)).catch_unwind().await;
+                        let result = match caught {
+                            Ok(Ok(result)) => result,
+                            Ok(Err(_)) => Err("took too long".into()),
+                            Err(_) => Err("panicked".into()),
                         };
                         (key, result)
                     });
@@ -204,6 +208,32 @@ mod tests {
         send.send(2).expect("open");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(*looks.lock().expect("lock"), vec![2]);
+        shutdown.cancel();
+        driver.await.expect("driver");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_panics_is_repeated() {
+        let (send, receive) = mpsc::unbounded_channel();
+        let looks = Arc::new(Mutex::new(0));
+        let seen = looks.clone();
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let look = move |_: u32| -> BoxFuture<'static, Looked> {
+            let seen = seen.clone();
+            Box::pin(async move {
+                let n = {
+                    let mut n = seen.lock().expect("lock");
+                    *n += 1;
+                    *n
+                };
+                assert!(n > 1, "the first look");
+                Ok(None)
+            })
+        };
+        let driver = tokio::spawn(drive("test", receive, Duration::ZERO, Duration::from_secs(5), shutdown.clone(), look));
+        send.send(1).expect("open");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(*looks.lock().expect("lock"), 2);
         shutdown.cancel();
         driver.await.expect("driver");
     }

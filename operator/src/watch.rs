@@ -54,12 +54,7 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
     let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
     let all = watcher::Config::default;
     let q = queues.clone();
-    let jobs = reflect(Api::<GpuJob>::all(client.clone()), all(), trim_job, shutdown, move |job| {
-        let _ = q.jobs.send((job.namespace().unwrap_or_default(), job.name_any()));
-        let _ = q.scheduler.send(());
-    });
-    let q = queues.clone();
-    let nodes = reflect(Api::<GpuNode>::all(client.clone()), all(), trim, shutdown, move |node| {
+    let nodes = reflect(Api::<GpuNode>::all(client.clone()), all(), trim, shutdown, move |node, _| {
         let _ = q.nodes.send(node.name_any());
         let _ = q.pools.send(node.spec.pool.clone());
         for r in node.reservations().iter().chain(&node.spec.launched_for) {
@@ -67,20 +62,32 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
         }
         let _ = q.scheduler.send(());
     });
+    let (q, known) = (queues.clone(), nodes.clone());
+    let jobs = reflect(Api::<GpuJob>::all(client.clone()), all(), trim_job, shutdown, move |job, gone| {
+        if gone {
+            // Its reservation, if one is left, has nobody else to say so.
+            let uid = job.uid().unwrap_or_default();
+            for node in known.state().iter().filter(|n| n.reservation_of(&uid).is_some()) {
+                let _ = q.nodes.send(node.name_any());
+            }
+        }
+        let _ = q.jobs.send((job.namespace().unwrap_or_default(), job.name_any()));
+        let _ = q.scheduler.send(());
+    });
     let q = queues.clone();
-    let pools = reflect(Api::<GpuPool>::all(client.clone()), all(), trim, shutdown, move |pool| {
+    let pools = reflect(Api::<GpuPool>::all(client.clone()), all(), trim, shutdown, move |pool, _| {
         let _ = q.pools.send(pool.name_any());
         let _ = q.scheduler.send(());
     });
     let q = queues.clone();
-    let pods = reflect(Api::<Pod>::all(client.clone()), ours, trim_pod, shutdown, move |pod| {
+    let pods = reflect(Api::<Pod>::all(client.clone()), ours, trim_pod, shutdown, move |pod, _| {
         if let Some(job) = pod.labels().get(names::JOB) {
             let _ = q.jobs.send((pod.namespace().unwrap_or_default(), job.clone()));
         }
     });
     // A Node may concern any GpuNode of its pool until it is proved whose it is: they are few, all of the pool look.
     let (q, known) = (queues.clone(), nodes.clone());
-    let k8s_nodes = reflect(Api::<Node>::all(client.clone()), all(), trim_node, shutdown, move |node| {
+    let k8s_nodes = reflect(Api::<Node>::all(client.clone()), all(), trim_node, shutdown, move |node, _| {
         let (label, provider) = (node.labels().get(names::NODE_LABEL), node.spec.as_ref().and_then(|s| s.provider_id.as_deref()));
         for known in known.state() {
             let instance = known.status.as_ref().and_then(|s| s.instance.as_ref());
@@ -91,7 +98,7 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
         }
     });
     let q = queues.clone();
-    let namespaces = reflect(Api::<Namespace>::all(client.clone()), all(), trim, shutdown, move |_| {
+    let namespaces = reflect(Api::<Namespace>::all(client.clone()), all(), trim, shutdown, move |_, _| {
         let _ = q.scheduler.send(());
     });
     Stores { jobs, nodes, pools, pods, k8s_nodes, namespaces }
@@ -102,7 +109,7 @@ fn reflect<K>(
     config: watcher::Config,
     trim: fn(&mut K),
     shutdown: &CancellationToken,
-    announce: impl Fn(&K) + Send + 'static,
+    announce: impl Fn(&K, bool) + Send + 'static,
 ) -> Store<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
@@ -116,7 +123,7 @@ where
 async fn feed<K: kube::Resource>(
     events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     shutdown: CancellationToken,
-    announce: impl Fn(&K),
+    announce: impl Fn(&K, bool),
 ) {
     let mut events = Box::pin(events);
     loop {
@@ -124,7 +131,8 @@ async fn feed<K: kube::Resource>(
             () = shutdown.cancelled() => return,
             event = events.next() => match event {
                 // Announced after the cache has it: `reflect` comes first in the stream.
-                Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object))) => announce(&object),
+                Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => announce(&object, false),
+                Some(Ok(watcher::Event::Delete(object))) => announce(&object, true),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => tracing::debug!(%error, "watch"),
                 None => return,

@@ -22,9 +22,10 @@ pub use sample::{Sample, secret};
 pub use share::exit_moment;
 pub use show::Show;
 
+use crate::host::prerequisites;
 use crate::lab::Lab;
 use anyhow::{Result, bail};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the demo; `keep` leaves the lab up. Ctrl-C takes it down as well.
@@ -32,15 +33,21 @@ use tokio::signal::unix::{SignalKind, signal};
 /// # Errors
 /// Anything that did not hold.
 pub async fn run(keep: bool) -> Result<()> {
+    // Before anything else: where no lab can run there is none to take down.
+    prerequisites()?;
     let started = Instant::now();
-    let mut terminate = signal(SignalKind::terminate())?;
-    let outcome = tokio::select! {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut outcome = tokio::select! {
         outcome = whole() => outcome,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("stopped by Ctrl-C")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("told to stop")),
+        _ = interrupt.recv() => Err(Stopped.into()),
+        _ = terminate.recv() => Err(Stopped.into()),
     };
+    // Ctrl-C reaches the programs that we run, too, and their failure may be seen before our own signal.
+    if outcome.is_err() && tokio::time::timeout(Duration::from_millis(200), interrupt.recv()).await.is_ok() {
+        outcome = Err(Stopped.into());
+    }
     let lab = Lab::default();
-    let stopped = outcome.as_ref().is_err_and(|error| error.to_string().contains("stop"));
+    let stopped = outcome.as_ref().is_err_and(anyhow::Error::is::<Stopped>);
     let down = if keep && !stopped {
         Ok(())
     } else {
@@ -60,6 +67,11 @@ pub async fn run(keep: bool) -> Result<()> {
         (Err(error), Err(left)) => bail!("{error:#}; and then the lab could not be taken down: {left:#}"),
     }
 }
+
+/// A person or the system said so.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct Stopped;
 
 async fn whole() -> Result<()> {
     eprintln!("Lab up");

@@ -9,7 +9,7 @@ const GREEN: &str = "\x1b[32m";
 const PLAIN: &str = "\x1b[0m";
 const CLEAR: &str = "\r\x1b[2K";
 /// Columns that the moving line may take: a line that wraps cannot be cleared.
-const WIDTH: usize = 100;
+const WIDTH: usize = 78;
 
 /// A place for the story. Plain text when it is not a terminal, or when `NO_COLOR` is set.
 #[derive(Debug)]

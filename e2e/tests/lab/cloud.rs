@@ -58,3 +58,30 @@ pub(crate) async fn operators_keys(given: Given) -> Result<()> {
     }
     Ok(())
 }
+
+/// What the operator's account may do in the cluster: what it needs, and no look at anybody's secrets.
+pub(crate) async fn operators_rights(given: Given) -> Result<()> {
+    let may = async |verb: &str, resource: &str| -> Result<bool> {
+        let mut kubectl = Command::new(given.lab.paths.bin("kubectl"));
+        // `pods/exec` would mean a pod named exec.
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        kubectl.args(["auth", "can-i", verb, resource, "--subresource", subresource, "--all-namespaces", "--quiet"]);
+        kubectl.arg("--as=system:serviceaccount:gpujob-system:gpujob").envs(given.lab.environment());
+        // The answer is the exit code: 0 yes, 1 no.
+        Ok(kubectl.status().await?.success())
+    };
+    for (verb, resource) in [("create", "pods"), ("patch", "gpunodes.gpujob.dev/status"), ("delete", "nodes")] {
+        ensure!(may(verb, resource).await?, "it may not {verb} {resource}, and must");
+    }
+    for (verb, resource) in [
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("create", "pods/exec"),
+        ("create", "pods/eviction"),
+        ("create", "clusterrolebindings.rbac.authorization.k8s.io"),
+        ("create", "nodes"),
+    ] {
+        ensure!(!may(verb, resource).await?, "it may {verb} {resource}");
+    }
+    Ok(())
+}

@@ -3,10 +3,13 @@
 use crate::endings::{Trying, ended, released};
 use crate::session::Given;
 use anyhow::{Context, Result, ensure};
+use gpujob_crds::GpuNode;
 use gpujob_crds::conditions::{find, is_true, job as condition};
 use gpujob_e2e::measure;
 use gpujob_e2e::process::kill;
 use gpujob_e2e::progress::until;
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -29,6 +32,10 @@ pub(crate) async fn killed(given: Given) -> Result<()> {
         Ok(())
     })
     .await?;
+    let nodes: Api<GpuNode> = Api::all(given.client.clone());
+    let ours = |node: &GpuNode| node.spec.launched_for.iter().any(|reservation| reservation.name == trying.name);
+    let intent = nodes.list(&ListParams::default()).await?.items.into_iter().find(ours).context("the intent is written")?;
+    ensure!(intent.status.is_none_or(|status| status.instance.is_none()), "it is on record already: this proves nothing");
     let pid = measure::operator()?;
     kill(pid);
     ec2.delete("faults").await?;

@@ -3,7 +3,7 @@
 use crate::session::Given;
 use anyhow::{Context, Result, ensure};
 use gpujob_crds::conditions::{find, is_true, job as condition};
-use gpujob_e2e::demo::{Sample, Scope, Show, flow};
+use gpujob_e2e::demo::{Delivered, Sample, Scope, Show, fetch, flow};
 
 pub(crate) async fn the_demo(given: Given) -> Result<()> {
     let sample = Sample::digits(&given.lab.paths);
@@ -40,5 +40,29 @@ pub(crate) async fn the_demo(given: Given) -> Result<()> {
     let keys = given.lab.s3().list(&sample.bucket, &sample.results).await?;
     let log = format!("{}.gpujob/logs/", sample.results);
     ensure!(keys.iter().any(|key| key.starts_with(&log)), "no log is kept: {keys:?}");
-    Ok(())
+    tampered(&given, &sample, &run.delivered).await
+}
+
+/// The check that the demo trusts sees one changed bit, a missing file, and one too many.
+async fn tampered(given: &Given, sample: &Sample, delivered: &Delivered) -> Result<()> {
+    let store = given.lab.s3();
+    let key = format!("{}model.bin", sample.results);
+    let whole = delivered.file("model.bin").context("model.bin")?.to_vec();
+    let mut changed = whole.clone();
+    changed[20] ^= 1;
+    let check = async |expected: &str| -> Result<()> {
+        let error = fetch(&store, &sample.bucket, &sample.results).await.err().with_context(|| format!("not seen: {expected}"))?;
+        ensure!(error.to_string().contains(expected), "{error:#} does not say {expected:?}");
+        Ok(())
+    };
+    store.put(&sample.bucket, &key, &changed).await?;
+    check("differs").await?;
+    store.delete(&sample.bucket, &key).await?;
+    check("not in the store").await?;
+    store.put(&sample.bucket, &key, &whole).await?;
+    let stray = format!("{}stray", sample.results);
+    store.put(&sample.bucket, &stray, b"?").await?;
+    check("not in the manifest").await?;
+    store.delete(&sample.bucket, &stray).await?;
+    fetch(&store, &sample.bucket, &sample.results).await.map(drop)
 }

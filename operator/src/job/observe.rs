@@ -88,6 +88,13 @@ impl JobWorld {
         let there = self.pod(open.number, Role::Attempt).is_some();
         (!there).then(|| names::pod(&self.job.name_any(), self.uid(), open.index, open.number, "attempt"))
     }
+
+    /// The open attempt's GpuNode, when it is on record and the cache does not show it.
+    #[must_use]
+    pub fn missing_node(&self) -> Option<String> {
+        let open = open(self.job.status.as_ref()?)?;
+        open.node.clone().filter(|name| self.node(name).is_none())
+    }
 }
 
 /// The attempt that goes on, if one does.

@@ -5,8 +5,8 @@ use super::observe::{LaunchAnswer, NodeWorld, observe, scope};
 use super::plan::{Action, plan};
 use crate::context::{ApiError, Ctx, within};
 use gpujob_crds::node::{GpuNodeStatus, InstanceStatus};
-use gpujob_crds::{GpuJob, GpuNode, names};
-use gpujob_provider_core::{LaunchCall, Terminated};
+use gpujob_crds::{GpuJob, GpuNode, conditions, names};
+use gpujob_provider_core::{ErrorClass, LaunchCall, Refusal, Terminated};
 use jiff::SignedDuration;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
@@ -26,7 +26,11 @@ struct Sent {
     /// It succeeded then: for a while its record may not have reached the cache.
     launched: Option<jiff::Timestamp>,
     tries: u32,
+    /// A send was not answered: until a look at the cloud says otherwise it may have been obeyed.
+    unsure: bool,
     answer: Option<LaunchAnswer>,
+    /// When each instance was last told to end.
+    ended: HashMap<String, jiff::Timestamp>,
 }
 
 /// Why a look at a GpuNode failed.
@@ -78,7 +82,7 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
     let nodes = Api::<GpuNode>::all(ctx.client.clone());
     match action {
         Action::Launch => start_launch(ctx, launches, node),
-        Action::VerifyReservation(uid) => verify_reservation(ctx, node, uid).await?,
+        Action::VerifyReservation(uid) => verify_reservation(ctx, node, uid, version).await?,
         Action::Adopt(kube_node) => adopt(ctx, world, kube_node).await?,
         Action::Reclaim(why) => {
             let params = DeleteParams {
@@ -91,6 +95,7 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
                 Err(error) => return Err(error.into()),
             }
         }
+        Action::Terminate(id) if told_lately(ctx, launches, node, id) => {}
         Action::Terminate(id) => {
             let provider = ctx.clouds.machines(&scope(node)).await?;
             let call = ctx.metrics.provider_call(&node.spec.provider, "terminate");
@@ -110,6 +115,19 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
         }
     }
     Ok(())
+}
+
+/// Whether this instance was told to end within the last seconds. Its end is announced by every listing, and each of them
+/// would have it told again.
+fn told_lately(ctx: &Ctx, launches: &Launches, node: &GpuNode, id: &str) -> bool {
+    let now = ctx.clock.now();
+    let mut known = launches.0.lock().expect("no panic holds this lock");
+    let ended = &mut known.entry(node.uid().unwrap_or_default()).or_default().ended;
+    let lately = ended.get(id).is_some_and(|at| now.duration_since(*at) < SignedDuration::from_secs(15));
+    if !lately {
+        ended.insert(id.to_owned(), now);
+    }
+    lately
 }
 
 fn ignore_absent(result: Result<(), ApiError>) -> Result<(), ApiError> {
@@ -140,6 +158,12 @@ fn start_launch(ctx: &Arc<Ctx>, launches: &Arc<Launches>, node: &Arc<GpuNode>) {
             return;
         }
         sent.tries += 1;
+        // After a restart the condition is what is left of an unanswered send.
+        sent.unsure |= node
+            .status
+            .as_ref()
+            .and_then(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED))
+            .is_some_and(|c| [ErrorClass::Unknown, ErrorClass::Mismatch].iter().any(|class| c.reason == class.reason()));
     }
     let (ctx, launches, node) = (ctx.clone(), launches.clone(), node.clone());
     tokio::spawn(async move {
@@ -151,17 +175,23 @@ fn start_launch(ctx: &Arc<Ctx>, launches: &Arc<Launches>, node: &Arc<GpuNode>) {
         sent.launched = answer.is_ok().then_some(now);
         sent.answer = answer.err().map(|error| {
             tracing::warn!(node = node.name_any(), class = error.class.reason(), %error, "launch");
-            let refusals = if error.refusals.is_empty() && error.class.is_refusal() {
-                every_offer(&node, &error.class)
-            } else {
-                error.refusals.clone()
-            };
+            // Nothing was bought, so what the answer does not name was refused as well.
+            let mut refusals = error.refusals.clone();
+            if error.class.is_refusal() {
+                let named = |r: &Refusal| error.refusals.iter().any(|n| n.instance_type == r.instance_type && n.zone == r.zone);
+                refusals.extend(every_offer(&node, &error.class).into_iter().filter(|r| !named(r)));
+            }
+            sent.unsure |= error.class.may_have_happened();
+            // An answer about offers is an answer to this very token; one about the call says nothing of an earlier send.
+            let answered = !error.refusals.is_empty() || !sent.unsure;
+            let definite =
+                answered && !error.class.may_have_happened() && !matches!(error.class, ErrorClass::Throttled | ErrorClass::NotFound);
             ctx.capacity.refused(&node.spec.region, &refusals, now);
-            if matches!(error.class, gpujob_provider_core::ErrorClass::Invalid | gpujob_provider_core::ErrorClass::Unauthorized) {
+            if matches!(error.class, ErrorClass::Invalid | ErrorClass::Unauthorized) {
                 ctx.capacity.block_pool(&node.spec.pool, &error, now);
             }
             let wait = SignedDuration::try_from(error.class.first_wait()).unwrap_or_default().saturating_mul(1 << sent.tries.min(6));
-            LaunchAnswer { class: error.class, message: error.message, retry_at: now.saturating_add(wait).unwrap_or(now) }
+            LaunchAnswer { class: error.class, message: error.message, definite, retry_at: now.saturating_add(wait).unwrap_or(now) }
         });
         drop(known);
         ctx.cloud_view.refresh();
@@ -170,9 +200,9 @@ fn start_launch(ctx: &Arc<Ctx>, launches: &Arc<Launches>, node: &Arc<GpuNode>) {
     });
 }
 
-fn every_offer(node: &GpuNode, class: &gpujob_provider_core::ErrorClass) -> Vec<gpujob_provider_core::Refusal> {
+fn every_offer(node: &GpuNode, class: &ErrorClass) -> Vec<Refusal> {
     let market = node.spec.launch.market.unwrap_or(gpujob_crds::Market::Spot);
-    let refusal = |o: &gpujob_crds::node::OfferRef| gpujob_provider_core::Refusal {
+    let refusal = |o: &gpujob_crds::node::OfferRef| Refusal {
         instance_type: o.instance_type.clone(),
         zone: o.zone.clone(),
         market,
@@ -201,7 +231,7 @@ async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<(), gpujob_provider_core::P
     let more = launched.instance.as_ref();
     let instance = InstanceStatus {
         id: launched.id.clone(),
-        price_per_hour: offer.map_or(gpujob_crds::Price::ZERO, |o| o.price_per_hour),
+        price_per_hour: offer.map_or_else(|| node.dearest(), |o| o.price_per_hour),
         gpus: offer.map_or(node.spec.gpus, |o| o.gpus),
         instance_type: launched.instance_type.clone(),
         zone: launched.zone.clone(),
@@ -225,7 +255,7 @@ async fn record_instance(ctx: &Ctx, node: &GpuNode, instance: &InstanceStatus) -
     Ok(())
 }
 
-async fn verify_reservation(ctx: &Ctx, node: &GpuNode, uid: &str) -> Result<(), Error> {
+async fn verify_reservation(ctx: &Ctx, node: &GpuNode, uid: &str, version: &str) -> Result<(), Error> {
     let Some(reservation) = node.reservation_of(uid) else { return Ok(()) };
     // The cache may be behind: only a live GET shows that a job is gone.
     let live = within(Api::<GpuJob>::namespaced(ctx.client.clone(), &reservation.namespace).get_opt(&reservation.name)).await?;
@@ -233,7 +263,9 @@ async fn verify_reservation(ctx: &Ctx, node: &GpuNode, uid: &str) -> Result<(), 
         return Ok(());
     }
     tracing::info!(node = node.name_any(), job = reservation.name, "dropping the reservation of a job that is gone");
-    crate::reservation::release(ctx, node, uid).await?;
+    let mut node = node.clone();
+    node.metadata.resource_version = Some(version.to_owned());
+    ignore_absent(crate::reservation::release(ctx, &node, uid).await.map(|_| ()))?;
     Ok(())
 }
 

@@ -34,6 +34,8 @@ pub(super) struct NodeWorld {
 pub(super) struct LaunchAnswer {
     pub(super) class: gpujob_provider_core::ErrorClass,
     pub(super) message: String,
+    /// The provider has decided, and nothing can exist: no earlier send of the same request may have been obeyed unseen.
+    pub(super) definite: bool,
     /// Not sent again before.
     pub(super) retry_at: Timestamp,
 }

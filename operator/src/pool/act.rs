@@ -1,7 +1,7 @@
 //! Looks at one pool: checks, lists, reports.
 
 use super::plan::{Checked, FINALIZER, status};
-use crate::capacity::PoolOffers;
+use crate::capacity::{FailedCheck, PoolOffers};
 use crate::context::{ApiError, Ctx, within};
 use crate::watch::sorted;
 use gpujob_crds::{GpuPool, GpuPoolStatus};
@@ -49,7 +49,10 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
             tracing::info!(pool = name, left, "waiting for its nodes to become empty");
             return Ok(Some(Duration::from_secs(5)));
         }
-        ctx.clouds.machines(&scope).await?.release(&pool.uid().unwrap_or_default(), &ctx.settings.cluster).await?;
+        // Never accepted, so nothing was made for it: a pool with a wrong region or no credentials must be deletable.
+        if pool.status.as_ref().is_some_and(|s| s.prepared.is_some()) {
+            ctx.clouds.machines(&scope).await?.release(&pool.uid().unwrap_or_default(), &ctx.settings.cluster).await?;
+        }
         return finalizers(ctx, &pool, false).await.map(|()| None);
     }
     if leads && !pool.finalizers().iter().any(|f| f == FINALIZER) {
@@ -63,15 +66,35 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
         same && now.duration_since(known.listed) < jiff::SignedDuration::from_secs(55)
     });
     // Looks come with every change of a GpuNode, to count it; the provider is asked once a minute.
-    let (checked, age) = match fresh {
-        Some(known) => (Ok(Some((known.prepared, known.offers))), now.duration_since(known.listed)),
-        None => (check(ctx, &pool, &scope, leads).await, jiff::SignedDuration::ZERO),
+    let refused = ctx
+        .capacity
+        .failed_check(name)
+        .filter(|f| pool.metadata.uid.as_deref() == Some(&f.uid) && pool.metadata.generation == Some(f.generation) && now < f.until);
+    // Looks come with every change of a GpuNode, to count it, and after every write; the provider is asked once a minute.
+    let (checked, age) = match (fresh, refused) {
+        (Some(known), _) => (Ok(Some((known.prepared, known.offers))), now.duration_since(known.listed)),
+        (None, Some(failed)) => (Err(failed.error), jiff::SignedDuration::ZERO),
+        (None, None) => {
+            let checked = check(ctx, &pool, &scope, leads).await;
+            let failed = checked.as_ref().err().map(|error| FailedCheck {
+                uid: pool.uid().unwrap_or_default(),
+                generation: pool.metadata.generation.unwrap_or(1),
+                error: error.clone(),
+                until: now.saturating_add(error.class.first_wait().min(REFRESH)).unwrap_or(now),
+            });
+            ctx.capacity.checked(name, failed);
+            (checked, jiff::SignedDuration::ZERO)
+        }
     };
     let wanted = match &checked {
         Ok(None) => return Ok(Some(Duration::from_secs(5))), // a follower, and the leader has not prepared it yet
         Ok(Some((prepared, offers))) => {
             if age.is_zero() {
-                let first = ctx.capacity.offers(name).is_none();
+                let before = ctx.capacity.offers(name);
+                let first = before.is_none();
+                if before.is_some_and(|b| Some(b.generation) != pool.metadata.generation || b.prepared != *prepared) {
+                    ctx.capacity.unblock_pool(name); // what was refused was another setting
+                }
                 let known = PoolOffers {
                     uid: pool.uid().unwrap_or_default(),
                     generation: pool.metadata.generation.unwrap_or(1),
@@ -87,7 +110,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
             status(&pool, &nodes, &Checked::Accepted { prepared, offers }, now)
         }
         Err(error) => {
-            tracing::warn!(pool = name, class = error.class.reason(), %error, "checking the pool");
+            tracing::debug!(pool = name, class = error.class.reason(), %error, "checking the pool");
             status(&pool, &nodes, &Checked::Refused(error), now)
         }
     };

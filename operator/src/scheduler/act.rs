@@ -4,10 +4,11 @@ use super::observe::{PoolView, World, is_older, observe};
 use super::offers::{Rung, Why};
 use super::plan::{Action, Plan, plan};
 use crate::context::{ApiError, Ctx, within};
+use futures::StreamExt;
 use gpujob_crds::conditions::{self, Status, job as condition, want};
 use gpujob_crds::node::LaunchIntent;
 use gpujob_crds::{GpuJob, GpuNode, GpuNodeSpec, Reservation, names};
-use gpujob_provider_core::Rendering;
+use gpujob_provider_core::{ProviderError, Rendering, Scope};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -26,6 +27,21 @@ const MANAGER: &str = "gpujob/scheduler";
 #[derive(Debug, Default)]
 pub struct Scheduler {
     own: BTreeMap<String, (Arc<GpuNode>, Timestamp)>,
+    /// Passes in a row in which a write failed.
+    failures: u32,
+}
+
+/// Why a write of the plan failed.
+#[derive(Debug, thiserror::Error)]
+enum ActError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    #[error("the provider {0:?} is not connected yet")]
+    NotConnected(Scope),
+    #[error("the pool is not prepared yet")]
+    NotPrepared,
 }
 
 /// Plans whenever something changes, until `shutdown`.
@@ -54,26 +70,34 @@ impl Scheduler {
         self.forget(ctx, now);
         let own = self.own.iter().map(|(name, (node, _))| (name.clone(), node.clone())).collect();
         let world = observe(ctx, &own, now);
-        if world.pending.is_empty() {
-            return None;
-        }
-        let plan = plan(&world, now);
+        let mut plan = if world.pending.is_empty() { Plan::default() } else { plan(&world, now) };
         let mut failed = false;
-        for action in &plan.actions {
-            match act(ctx, &world, action).await {
+        for action in std::mem::take(&mut plan.actions) {
+            match act(ctx, &world, &action).await {
                 Ok(node) => {
                     self.own.insert(node.name_any(), (Arc::new(node), now));
                 }
-                Err(error) if error.is_conflict() || error.is_not_found() => failed = true, // the watch brings what we missed
                 Err(error) => {
-                    tracing::warn!(%error, "scheduling");
                     failed = true;
+                    if let (Action::Reserve { node, .. }, ActError::Api(error)) = (&action, &error)
+                        && error.is_not_found()
+                    {
+                        self.own.remove(&node.name_any());
+                    }
+                    // Somebody else wrote first: the watch brings it, and there is nothing to tell.
+                    if !matches!(&error, ActError::Api(error) if error.is_conflict() || error.is_not_found()) {
+                        tracing::warn!(%error, "scheduling");
+                        let message = format!("a node could not be reserved: {error}; it is tried again");
+                        plan.waiting.insert(action.job_uid().to_owned(), Why { reason: "WriteFailed".into(), message, ..Why::default() });
+                    }
                 }
             }
         }
         say_why(ctx, &world, &plan, now).await;
         let wake = plan.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(10));
-        if failed { Some(wake.map_or(Duration::from_millis(250), |w| w.min(Duration::from_millis(250)))) } else { wake }
+        self.failures = if failed { (self.failures + 1).min(7) } else { 0 };
+        let retry = failed.then(|| Duration::from_millis(125 << self.failures));
+        [wake, retry].into_iter().flatten().min()
     }
 
     /// Drops what the cache has caught up with, and what it has not shown for so long that it must be gone.
@@ -85,7 +109,7 @@ impl Scheduler {
     }
 }
 
-async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ApiError> {
+async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ActError> {
     match action {
         Action::Reserve { node, reservation } => {
             let written = crate::reservation::add(ctx, node, reservation).await?;
@@ -94,7 +118,7 @@ async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ApiEr
         }
         Action::Launch { name, reservation, rung } => {
             let view = &world.pools[rung.pool];
-            let Some(intent) = intent(ctx, view, name, reservation, rung) else { return Err(ApiError::Timeout) };
+            let intent = intent(ctx, view, name, reservation, rung)?;
             let api = Api::<GpuNode>::all(ctx.client.clone());
             match within(api.create(&PostParams { field_manager: Some(MANAGER.into()), ..Default::default() }, &intent)).await {
                 Ok(written) => {
@@ -105,35 +129,28 @@ async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ApiEr
                 // An answer that was lost, or another leader: the name says that it is the same intent; the UID says whose.
                 Err(error) if error.is_conflict() => match within(api.get(name)).await {
                     Ok(there) if there.reservation_of(&reservation.job_uid).is_some() => Ok(there),
-                    _ => Err(error),
+                    _ => Err(error.into()),
                 },
-                Err(error) => Err(error),
+                Err(error) => Err(error.into()),
             }
         }
     }
 }
 
 /// The whole intent: finalizer, reservation and rendered request in one write. The launch follows from it alone.
-fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, rung: &Rung) -> Option<GpuNode> {
+fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, rung: &Rung) -> Result<GpuNode, ActError> {
     let pool = &view.pool;
-    let provider =
-        ctx.clouds.ready(&gpujob_provider_core::Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() })?;
-    let rendering = Rendering {
+    let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
+    let Some(provider) = ctx.clouds.ready(&scope) else { return Err(ActError::NotConnected(scope)) };
+    let request = provider.render(&Rendering {
         pool,
-        prepared: view.prepared.as_ref()?,
+        prepared: view.prepared.as_ref().ok_or(ActError::NotPrepared)?,
         cluster: &ctx.settings.cluster,
         node: name,
         market: rung.market,
         offers: &rung.offers,
         max_price: rung.max_price,
-    };
-    let request = match provider.render(&rendering) {
-        Ok(request) => request,
-        Err(error) => {
-            tracing::error!(%error, pool = pool.name_any(), "rendering a launch");
-            return None;
-        }
-    };
+    })?;
     let mut node = GpuNode::new(
         name,
         GpuNodeSpec {
@@ -155,20 +172,27 @@ fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, run
     node.metadata.finalizers = Some(vec![names::NODE_FINALIZER.into()]);
     node.metadata.labels =
         Some([(names::POOL_LABEL, pool.name_any()), (names::MANAGED_BY, names::MANAGER.to_owned())].map(|(k, v)| (k.to_owned(), v)).into());
-    Some(node)
+    Ok(node)
 }
 
-/// Writes why each job waits, and that those which got a reservation do not: only where that changes something.
+/// Writes why each job waits, that those which got a reservation do not, and that those which no longer ask wait for nothing:
+/// only where that changes something, and several at a time.
 async fn say_why(ctx: &Ctx, world: &World, plan: &Plan, now: Timestamp) {
-    for pending in &world.pending {
+    let reserved = Why { reason: "Reserved".into(), message: "a node is reserved".into(), ..Why::default() };
+    let over = Why { reason: "NotWaiting".into(), message: "the job asks for no node".into(), ..Why::default() };
+    let asking = world.pending.iter().filter_map(|pending| {
         let key = kube::runtime::reflector::ObjectRef::<GpuJob>::new(&pending.name).within(&pending.namespace);
-        let Some(job) = ctx.stores.jobs.get(&key).filter(|j| j.metadata.uid.as_deref() == Some(&pending.uid)) else { continue };
-        let default = Why { reason: "Reserved".into(), message: "a node is reserved".into(), ..Why::default() };
-        let (status, why) = plan.waiting.get(&pending.uid).map_or((Status::True, &default), |why| (Status::False, why));
+        let job = ctx.stores.jobs.get(&key).filter(|j| j.metadata.uid.as_deref() == Some(&pending.uid))?;
+        let (status, why) = plan.waiting.get(&pending.uid).map_or((Status::True, &reserved), |why| (Status::False, why));
+        Some((job, status, why))
+    });
+    let silent = world.silent.iter().map(|job| (job.clone(), Status::False, &over));
+    let writes = asking.chain(silent).map(|(job, status, why)| async move {
         if let Err(error) = write_why(ctx, &job, status, why, now).await {
-            tracing::debug!(job = pending.name, %error, "saying why it waits");
+            tracing::debug!(job = job.name_any(), %error, "saying why it waits");
         }
-    }
+    });
+    futures::stream::iter(writes).buffer_unordered(8).collect::<()>().await;
 }
 
 async fn write_why(ctx: &Ctx, job: &GpuJob, status: Status, why: &Why, now: Timestamp) -> Result<(), ApiError> {
@@ -180,10 +204,8 @@ async fn write_why(ctx: &Ctx, job: &GpuJob, status: Status, why: &Why, now: Time
         job.metadata.generation.unwrap_or(1),
         now,
     );
-    let waiting = (status == Status::False).then(|| gpujob_crds::job_status::Waiting {
-        next_try: why.next_try.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
-        tried: why.tried.clone(),
-    });
+    let waiting = (status == Status::False && why.reason != "NotWaiting")
+        .then(|| gpujob_crds::job_status::Waiting { next_try: why.next_try.map(whole_second), tried: why.tried.clone() });
     if conditions::find(&old.conditions, condition::ASSIGNED) == all.first() && old.waiting == waiting {
         return Ok(());
     }
@@ -195,4 +217,9 @@ async fn write_why(ctx: &Ctx, job: &GpuJob, status: Status, why: &Why, now: Time
     let api = Api::<GpuJob>::namespaced(ctx.client.clone(), &job.namespace().unwrap_or_default());
     within(api.patch_status(&job.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))).await?;
     Ok(())
+}
+
+/// As the API writes times: what is compared with the next read must survive the way there.
+fn whole_second(at: Timestamp) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

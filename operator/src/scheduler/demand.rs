@@ -22,6 +22,8 @@ pub(super) struct Pending {
     /// Empty: all that the pool allows.
     pub(super) markets: Vec<Market>,
     pub(super) price_cap: Option<Price>,
+    /// GpuNodes and instance types that its pod did not fit on.
+    pub(super) misfits: Vec<(Option<String>, Option<String>)>,
     /// Not before, when it is in backoff.
     pub(super) not_before: Option<Timestamp>,
 }
@@ -50,8 +52,15 @@ pub(super) fn pending(job: &GpuJob, now: Timestamp) -> Option<Pending> {
         pools: spec.pools.clone(),
         markets: spec.markets.clone(),
         price_cap: spec.budget.as_ref().and_then(|b| b.price_per_hour),
+        misfits: misfits(job),
         not_before,
     })
+}
+
+/// What earlier attempts found too small: the scheduler's estimate was wrong there, and would be again.
+fn misfits(job: &GpuJob) -> Vec<(Option<String>, Option<String>)> {
+    let attempts = job.status.iter().flat_map(|s| &s.attempts).filter(|a| a.reason.as_deref() == Some("Misfit"));
+    attempts.map(|a| (a.node.clone(), a.offer.as_ref().map(|o| o.instance_type.clone()))).collect()
 }
 
 /// CPU and memory that the pod's containers ask for together, with what our own two containers ask for. Init containers run
@@ -97,6 +106,9 @@ fn mebibytes(text: &str) -> i64 {
         ("M", 1e6),
         ("G", 1e9),
         ("T", 1e12),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("P", 1e15),
+        ("m", 1e-3),
     ];
     let (number, unit) = units.iter().find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|n| (n, *unit))).unwrap_or((text, 1.0));
     number.parse::<f64>().map_or(0, |v| (v * unit / 1_048_576.0).ceil() as i64)

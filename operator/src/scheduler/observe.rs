@@ -4,7 +4,7 @@ use super::demand::{Pending, pending};
 use crate::capacity::{Believed, Blocked};
 use crate::context::Ctx;
 use crate::watch::sorted;
-use gpujob_crds::{GpuNode, GpuPool, conditions};
+use gpujob_crds::{GpuJob, GpuNode, GpuPool, conditions};
 use gpujob_provider_core::{Offer, Prepared};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) struct World {
     /// By priority, then age, then UID.
     pub(super) pending: Vec<Pending>,
+    /// Jobs that ask for nothing now and whose status still says what they wait for.
+    pub(super) silent: Vec<Arc<GpuJob>>,
     pub(super) nodes: Vec<Arc<GpuNode>>,
     pub(super) pools: Vec<PoolView>,
     /// Labels of each namespace.
@@ -46,18 +48,19 @@ pub(super) fn observe(ctx: &Ctx, own: &BTreeMap<String, Arc<GpuNode>>, now: Time
         }
     }
     nodes.sort_by_key(|n| n.name_any());
-    let mut waiting: Vec<Pending> = ctx
-        .stores
-        .jobs
-        .state()
-        .iter()
-        .filter_map(|job| pending(job, now))
-        .filter(|p| !nodes.iter().any(|n| n.reservation_of(&p.uid).is_some()))
-        .collect();
+    let (mut waiting, mut silent) = (Vec::<Pending>::new(), vec![]);
+    for job in ctx.stores.jobs.state() {
+        match pending(&job, now) {
+            Some(one) if nodes.iter().any(|n| n.reservation_of(&one.uid).is_some()) => {}
+            Some(one) => waiting.push(one),
+            None if job.status.as_ref().is_some_and(|s| s.waiting.is_some()) => silent.push(job),
+            None => {}
+        }
+    }
     waiting.sort_by(|a, b| (-a.priority, a.created, &a.uid).cmp(&(-b.priority, b.created, &b.uid)));
     let pools = sorted(&ctx.stores.pools).into_iter().map(|pool| view(ctx, pool, now)).collect();
     let namespaces = ctx.stores.namespaces.state().iter().map(|n| (n.name_any(), n.labels().clone())).collect();
-    World { pending: waiting, nodes, pools, namespaces }
+    World { pending: waiting, silent, nodes, pools, namespaces }
 }
 
 /// Whether `cached` is from before `mine`. Resource versions of one kind may be compared as numbers (Kubernetes 1.35 API

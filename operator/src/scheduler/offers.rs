@@ -72,6 +72,8 @@ pub(super) fn choose(world: &World, job: &Pending, held: &Held) -> Choice {
         for (offer, refusal) in &view.offers {
             if !view.pool.spec.markets().contains(&offer.market) || !(job.markets.is_empty() || job.markets.contains(&offer.market)) {
                 *misfits.entry("another market").or_default() += 1;
+            } else if job.misfits.iter().any(|(_, t)| t.as_deref() == Some(&offer.instance_type)) {
+                *misfits.entry("a pod that did not fit before").or_default() += 1;
             } else if let Some(why) = job.demand.misfit(offer) {
                 *misfits.entry(why).or_default() += 1;
             } else if job.price_cap.is_some_and(|cap| offer.price > cap) {
@@ -170,13 +172,10 @@ fn rung(world: &World, job: &Pending, held: &Held, pool: usize, best: &Offer, ca
         .take(MOST)
         .collect();
     let dearest = offers.iter().map(|o| o.on_demand_price.max(o.price)).max().unwrap_or(best.price);
-    let room = view
-        .pool
-        .spec
-        .limits
-        .as_ref()
-        .and_then(|l| l.price_per_hour)
-        .map(|most| Price::from_micros(most.micros() - held.get(&view.pool.name_any()).map_or(0, |h| h.1.micros())));
-    let max_price = [Some(dearest), job.price_cap, room].into_iter().flatten().min().unwrap_or(dearest);
+    // Where the pool has a limit per hour, what may be paid is what is counted as held until the instance is known: two
+    // requests of one moment must not pass the limit together.
+    let limited = view.pool.spec.limits.as_ref().and_then(|l| l.price_per_hour).is_some();
+    let most = if limited { offers.iter().map(|o| o.price).max().unwrap_or(best.price) } else { dearest };
+    let max_price = job.price_cap.map_or(most, |cap| cap.min(most));
     Rung { pool, market: best.market, offers, max_price }
 }

@@ -11,6 +11,9 @@ use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// How long a node that has joined may be silent before jobs are given others. Booting takes less.
+const SILENCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
+
 /// One write.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
@@ -18,6 +21,15 @@ pub(super) enum Action {
     Reserve { node: Arc<GpuNode>, reservation: Reservation },
     /// Write the intent of a launch, with the reservation in it.
     Launch { name: String, reservation: Reservation, rung: Rung },
+}
+
+impl Action {
+    /// The job that it is for.
+    pub(super) fn job_uid(&self) -> &str {
+        match self {
+            Action::Reserve { reservation, .. } | Action::Launch { reservation, .. } => &reservation.job_uid,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +59,7 @@ pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
             attempt: job.attempt,
             gpus: job.demand.gpus,
         };
-        if let Some(node) = best_node(world, job, &free) {
+        if let Some(node) = best_node(world, job, &free, now) {
             *free.entry(node.name_any()).or_default() -= job.demand.gpus;
             plan.actions.push(Action::Reserve { node: node.clone(), reservation });
             continue;
@@ -80,7 +92,7 @@ fn held(world: &World) -> Held {
     let mut held = Held::new();
     for node in &world.nodes {
         let price = node.status.as_ref().and_then(|s| s.instance.as_ref()).map(|i| i.price_per_hour);
-        let price = price.or_else(|| node.spec.launch.offers.iter().map(|o| o.price_per_hour).max()).unwrap_or(Price::ZERO);
+        let price = price.unwrap_or_else(|| node.dearest());
         let entry = held.entry(node.spec.pool.clone()).or_default();
         *entry = (entry.0 + 1, entry.1 + price);
     }
@@ -97,10 +109,11 @@ fn node_name(world: &World, job: &Pending) -> String {
 
 /// A node that this job can have: usable or soon to be, of a pool that admits it, with room. The fullest first, so that
 /// others become empty; of equals a Ready one, then by name.
-fn best_node(world: &World, job: &Pending, free: &BTreeMap<String, i32>) -> Option<Arc<GpuNode>> {
+fn best_node(world: &World, job: &Pending, free: &BTreeMap<String, i32>, now: Timestamp) -> Option<Arc<GpuNode>> {
     let fits = |node: &&Arc<GpuNode>| {
         let room = free.get(&node.name_any()).copied().unwrap_or(0);
-        node.metadata.deletion_timestamp.is_none() && room >= job.demand.gpus && serves(world, node, job)
+        let tried = job.misfits.iter().any(|(name, _)| name.as_deref() == node.metadata.name.as_deref());
+        node.metadata.deletion_timestamp.is_none() && room >= job.demand.gpus && !tried && !ails(node, now) && serves(world, node, job)
     };
     world
         .nodes
@@ -111,6 +124,15 @@ fn best_node(world: &World, job: &Pending, free: &BTreeMap<String, i32>) -> Opti
             (!ready, free.get(&node.name_any()).copied().unwrap_or(0), node.name_any())
         })
         .cloned()
+}
+
+/// Whether this node has joined and does not work: its kubelet is silent, or its Node is gone, and not since just now.
+fn ails(node: &GpuNode, now: Timestamp) -> bool {
+    let condition = node.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::node::INITIALIZED));
+    condition.is_some_and(|c| {
+        let silent = c.reason == "NodeMissing" || c.reason == "NodeNotReady" || (c.reason == "NoGpu" && c.status == "True");
+        silent && now.duration_since(c.last_transition_time.0) > SILENCE
+    })
 }
 
 fn serves(world: &World, node: &GpuNode, job: &Pending) -> bool {

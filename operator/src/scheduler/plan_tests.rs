@@ -35,6 +35,7 @@ fn job(uid: &str) -> Pending {
         pools: vec![],
         markets: vec![],
         price_cap: None,
+        misfits: vec![],
         not_before: None,
     }
 }
@@ -62,7 +63,13 @@ fn limited(offers: Vec<Offer>, limits: Limits) -> PoolView {
 }
 
 fn world(jobs: Vec<Pending>, pools: Vec<PoolView>) -> World {
-    World { pending: jobs, nodes: vec![], pools, namespaces: [("ns".to_owned(), [("team".to_owned(), "a".to_owned())].into())].into() }
+    World {
+        pending: jobs,
+        silent: vec![],
+        nodes: vec![],
+        pools,
+        namespaces: [("ns".to_owned(), [("team".to_owned(), "a".to_owned())].into())].into(),
+    }
 }
 
 fn node(name: &str, gpus: i32, reserved: i32) -> Arc<GpuNode> {
@@ -165,7 +172,7 @@ fn money_is_a_limit() {
     let limits = Limits { price_per_hour: Some(Price::from_micros(320_000)), ..Default::default() };
     let plan = plan(&world(vec![job("a")], vec![limited(two(), limits)]), now());
     assert_eq!(bought(&plan)[0].offers.len(), 1);
-    assert_eq!(bought(&plan)[0].max_price, Price::from_micros(320_000));
+    assert_eq!(bought(&plan)[0].max_price, Price::from_micros(300_000));
 }
 
 #[test]
@@ -218,4 +225,24 @@ fn the_name_of_a_try_that_still_ends_is_not_used_again() {
     let mut w = world(vec![job("j")], vec![pool(vec![offer("g6.xlarge", "a", Market::Spot, 1, 1)])]);
     w.nodes = vec![Arc::new(ending)];
     assert!(matches!(&plan(&w, now()).actions[..], [Action::Launch { name, .. }] if *name == names::gpu_node("j", 0, 1, 2)));
+}
+
+#[test]
+fn what_was_too_small_before_is_not_bought_or_taken_again() {
+    let misfits = vec![(Some("n".to_owned()), Some("g6.xlarge".to_owned()))];
+    let offers = vec![offer("g6.xlarge", "a", Market::Spot, 100, 1), offer("g6.2xlarge", "a", Market::Spot, 200, 1)];
+    let mut w = world(vec![Pending { misfits, ..job("j") }], vec![pool(offers)]);
+    w.nodes = vec![node("n", 4, 0)];
+    assert_eq!(bought(&plan(&w, now()))[0].offers[0].instance_type, "g6.2xlarge");
+}
+
+#[test]
+fn a_node_that_is_silent_is_not_given_to_a_job() {
+    let mut silent = (*node("n", 4, 0)).clone();
+    let wanted = conditions::want(conditions::node::INITIALIZED, conditions::Status::Unknown, "NodeNotReady", "");
+    let earlier = Timestamp::from_second(1000 - 121).expect("time");
+    conditions::set(&mut silent.status.as_mut().expect("status").conditions, &wanted, 1, earlier);
+    let mut w = world(vec![job("j")], vec![pool(vec![offer("g6.12xlarge", "a", Market::Spot, 100, 4)])]);
+    w.nodes = vec![Arc::new(silent)];
+    assert_eq!(bought(&plan(&w, now())).len(), 1);
 }

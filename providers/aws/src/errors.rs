@@ -154,6 +154,8 @@ where
 
 /// A call that was answered with an error code.
 pub(crate) fn answered(action: &str, code: &str, message: &str) -> ProviderError {
+    // A text that differs with every call would have the pool's status written with every check.
+    let message = message.split("Encoded authorization failure message").next().unwrap_or_default();
     let parts = [format!("{action}: {code}: {}", message.trim()), advice(code, None, None)];
     let text = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(" ");
     ProviderError::new(class(code), text)

@@ -60,11 +60,14 @@ async fn create(ctx: &Ctx, world: &JobWorld, pod: Pod) -> Result<(), Error> {
     }
 }
 
-/// The API server's words when it says no to the pod as such. A full quota or a namespace on its way out is no such thing.
+/// The API server's words when it says no to the pod as such. A full quota, a namespace on its way out, a
+/// service account that is applied a moment later, or a missing right of ours is no such thing.
 fn refusal(error: &ApiError) -> Option<String> {
     let ApiError::Kube(error) = error else { return None };
     let kube::Error::Api(status) = error.as_ref() else { return None };
-    let passing = ["exceeded quota", "being terminated"].iter().any(|w| status.message.contains(w));
+    let passing = ["exceeded quota", "being terminated", "looking up service account", "cannot create resource", "is forbidden: User"]
+        .iter()
+        .any(|w| status.message.contains(w));
     (matches!(status.code, 400 | 403 | 422) && !passing).then(|| status.message.clone())
 }
 

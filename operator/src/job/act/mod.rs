@@ -9,7 +9,7 @@ use super::observe::{JobWorld, observe};
 use super::plan::{self, Action, Plan};
 use super::pod::{Image, PodError};
 use crate::context::{ApiError, Ctx, within};
-use gpujob_crds::GpuJob;
+use gpujob_crds::{GpuJob, GpuNode};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
@@ -86,14 +86,24 @@ pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Dura
     Ok(plan.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO).max(Duration::from_millis(10))))
 }
 
-/// Reads the open attempt's pod from the API server when its UID is on record but the cache does not show it: a fresh
-/// leader's cache may be older than the status, and a pod taken for vanished would be run again.
+/// Reads from the API server what the open attempt has on record and the caches do not show: a fresh leader's caches may be
+/// older than the status, and a pod or node taken for vanished would have the attempt run again.
 async fn confirm(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
-    let Some(name) = world.missing_pod() else { return Ok(()) };
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &world.job.namespace().unwrap_or_default());
-    if let Some(pod) = within(api.get_opt(&name)).await.map_err(during("reading a pod"))? {
-        let all: Vec<Arc<Pod>> = ctx.stores.pods.state().into_iter().chain([Arc::new(pod)]).collect();
-        *world = JobWorld::new(world.job.clone(), &ctx.stores.nodes.state(), &all);
+    let (mut nodes, mut pods) = (ctx.stores.nodes.state(), ctx.stores.pods.state());
+    let (node, pod) = (world.missing_node(), world.missing_pod());
+    if let Some(name) = &node
+        && let Some(there) = within(Api::<GpuNode>::all(ctx.client.clone()).get_opt(name)).await.map_err(during("reading a GpuNode"))?
+    {
+        nodes.push(Arc::new(there));
+    }
+    if let Some(name) = &pod {
+        let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &world.job.namespace().unwrap_or_default());
+        if let Some(there) = within(api.get_opt(name)).await.map_err(during("reading a pod"))? {
+            pods.push(Arc::new(there));
+        }
+    }
+    if node.is_some() || pod.is_some() {
+        *world = JobWorld::new(world.job.clone(), &nodes, &pods);
     }
     Ok(())
 }

@@ -18,13 +18,11 @@ pub(super) fn launch(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
             plan.actions.push(Action::Launch);
         }
         None => gone_or_wait(world, plan, now, created),
-        Some(LaunchAnswer { class, message, .. })
-            if !class.may_have_happened() && !matches!(class, ErrorClass::Throttled | ErrorClass::NotFound) =>
-        {
+        Some(LaunchAnswer { class, message, definite: true, .. }) => {
             note(node, plan, now, condition::LAUNCHED, Status::False, class.reason(), message);
             plan.actions.push(Action::Reclaim("the provider refused the launch"));
         }
-        Some(LaunchAnswer { class, message, retry_at }) => {
+        Some(LaunchAnswer { class, message, retry_at, .. }) => {
             note(node, plan, now, condition::LAUNCHED, Status::Unknown, class.reason(), message);
             if matches!(class, ErrorClass::Mismatch) || now > later(created, REPLAY) {
                 gone_or_wait(world, plan, now, created);

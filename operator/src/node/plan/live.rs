@@ -1,7 +1,7 @@
 //! An instance that was bought: does it join, have its GPUs, and have work?
 
-use super::proof::{allocatable, is_ready, proved};
-use super::{ABSENCE, Action, GPU_DEADLINE, JOIN_DEADLINE, Plan, later, note, transition};
+use super::proof::{allocatable, is_ready, proved, ready_since};
+use super::{ABSENCE, Action, GPU_DEADLINE, JOIN_DEADLINE, NOT_READY_DEADLINE, Plan, later, note, transition};
 use crate::node::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition};
 use gpujob_crds::names;
@@ -63,7 +63,8 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
 pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, instance: &InstanceStatus, name: &str) {
     let node = &world.node;
     let Some(kube_node) = world.claimants.iter().find(|n| n.name_any() == *name) else {
-        return note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeMissing", "the Node object is not there");
+        note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeMissing", "the Node object is not there");
+        return not_ready(plan, now);
     };
     if !kube_node.labels().contains_key(names::NODE_LABEL) {
         // Recorded, but the label write was lost.
@@ -72,8 +73,11 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
     let gpus = allocatable(kube_node, &node.spec.resource_name);
     if !is_ready(kube_node) {
         note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeNotReady", "waiting for the kubelet to be Ready");
+        not_ready(plan, now);
     } else if gpus < instance.gpus {
+        // A kubelet that comes back has its plugins register again: the deadline runs from its latest start.
         let registered = transition(&plan.status, condition::REGISTERED, now);
+        let registered = ready_since(kube_node).map_or(registered, |ready| registered.max(ready));
         let was = conditions::is_true(&plan.status.conditions, condition::INITIALIZED);
         note(
             node,
@@ -91,6 +95,16 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
         }
     } else {
         note(node, plan, now, condition::INITIALIZED, Status::True, "Initialized", &format!("Ready with {gpus} GPUs"));
+    }
+}
+
+/// A Node that was accepted and does not work costs money all the same: borne for a while, then given back.
+fn not_ready(plan: &mut Plan, now: Timestamp) {
+    let end = later(transition(&plan.status, condition::INITIALIZED, now), NOT_READY_DEADLINE);
+    if now >= end {
+        plan.actions.push(Action::Reclaim("its Node was not Ready for 10 minutes"));
+    } else {
+        plan.wake_at(end);
     }
 }
 

@@ -8,7 +8,7 @@ mod proof;
 use super::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition, want};
 use gpujob_crds::node::{GpuNodeStatus, InstanceStatus};
-use gpujob_crds::{GpuNode, Price, names};
+use gpujob_crds::{GpuNode, names};
 use gpujob_provider_core::{Instance, InstanceState};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,6 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 const JOIN_DEADLINE: SignedDuration = SignedDuration::from_mins(15);
 /// How long a Node may be without its GPUs.
 const GPU_DEADLINE: SignedDuration = SignedDuration::from_mins(5);
+/// How long a Node that was accepted may be missing or not Ready.
+const NOT_READY_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// How long complete listings must show nothing before nothing is believed to exist: EC2's lag, see AWS "eventual consistency".
 const ABSENCE: SignedDuration = SignedDuration::from_mins(5);
 /// How long pods of a dying GpuNode may take to stop.
@@ -75,13 +77,13 @@ pub(in crate::node) fn plan(world: &NodeWorld, now: Timestamp) -> Plan {
         set_ready(node, &mut plan, now, Some("Terminating"));
         return plan;
     }
-    for uid in &world.absent_jobs {
-        plan.actions.push(Action::VerifyReservation(uid.clone()));
-    }
     if plan.status.instance.is_some() {
         live::live(world, &mut plan, now);
     } else {
         launch::launch(world, &mut plan, now);
+    }
+    for uid in &world.absent_jobs {
+        plan.actions.push(Action::VerifyReservation(uid.clone()));
     }
     set_ready(node, &mut plan, now, None);
     plan
@@ -108,7 +110,9 @@ fn record(world: &NodeWorld, found: &Instance, known: Option<InstanceStatus>) ->
         instance_type: found.instance_type.clone(),
         zone: found.zone.clone(),
         market: found.market,
-        price_per_hour: known.as_ref().map_or_else(|| offer.map_or(Price::ZERO, |o| o.price_per_hour), |k| k.price_per_hour),
+        price_per_hour: known
+            .as_ref()
+            .map_or_else(|| offer.map_or_else(|| world.node.dearest(), |o| o.price_per_hour), |k| k.price_per_hour),
         gpus: known.as_ref().map_or_else(|| offer.map_or(world.node.spec.gpus, |o| o.gpus), |k| k.gpus),
         // A dead instance loses its name and address; what it had stays on record.
         private_dns_name: found.private_dns_name.clone().or_else(|| known.as_ref().and_then(|k| k.private_dns_name.clone())),

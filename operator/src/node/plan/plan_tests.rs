@@ -3,7 +3,7 @@
 use super::*;
 use crate::node::observe::LaunchAnswer;
 use gpujob_crds::node::{GpuNodeSpec, LaunchIntent, OfferRef};
-use gpujob_crds::{Market, Reservation};
+use gpujob_crds::{Market, Price, Reservation};
 use gpujob_provider_core::ErrorClass;
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -130,7 +130,7 @@ fn a_launch_that_was_not_recorded_is_adopted_not_repeated() {
 
 #[test]
 fn a_refusal_ends_the_intent_and_no_answer_does_not() {
-    let answer = |class| Some(LaunchAnswer { class, message: "m".into(), retry_at: at(10) });
+    let answer = |class: ErrorClass| Some(LaunchAnswer { definite: class.is_refusal(), class, message: "m".into(), retry_at: at(10) });
     let mut w = world(intent());
     w.launch = answer(ErrorClass::Capacity);
     assert!(matches!(plan(&w, at(5)).actions[..], [Action::Reclaim(_)]));
@@ -145,7 +145,7 @@ fn a_refusal_ends_the_intent_and_no_answer_does_not() {
 #[test]
 fn an_unanswered_launch_is_given_up_only_after_long_complete_listings() {
     let mut w = world(intent());
-    w.launch = Some(LaunchAnswer { class: ErrorClass::Unknown, message: "m".into(), retry_at: at(10) });
+    w.launch = Some(LaunchAnswer { class: ErrorClass::Unknown, message: "m".into(), definite: false, retry_at: at(10) });
     let late = 3600 + 400;
     (w.complete_since, w.asked) = (Some(at(late - 100)), Some(at(late)));
     assert_eq!(plan(&w, at(late)).actions, vec![], "listings were incomplete until just now");
@@ -270,7 +270,7 @@ fn a_dying_node_lets_its_pods_stop_first() {
 #[test]
 fn an_intent_that_was_refused_leaves_nothing_and_an_unknown_one_may() {
     let mut w = world(intent());
-    w.launch = Some(LaunchAnswer { class: ErrorClass::Capacity, message: "m".into(), retry_at: at(10) });
+    w.launch = Some(LaunchAnswer { class: ErrorClass::Capacity, message: "m".into(), definite: true, retry_at: at(10) });
     let (w, _) = step(w, at(5));
     assert_eq!(plan(&deleted(w, 5), at(6)).actions, vec![Action::RemoveFinalizer]);
     let unknown = deleted(world(intent()), 5);
@@ -284,4 +284,46 @@ fn a_settled_node_plans_nothing_and_changes_nothing() {
     let done = plan(&w, at(300));
     assert_eq!(done.actions, vec![]);
     assert_eq!(Some(done.status), w.node.status);
+}
+
+/// A Node whose Ready condition has had this status since then.
+fn reporting(gpus: i32, status: &str, since: i64) -> Arc<Node> {
+    let mut node = (*kube_node(gpus)).clone();
+    let condition = &mut node.status.as_mut().expect("status").conditions.as_mut().expect("conditions")[0];
+    (condition.status, condition.last_transition_time) = (status.into(), Some(Time(at(since))));
+    Arc::new(node)
+}
+
+#[test]
+fn a_kubelet_that_restarts_under_a_job_is_given_time_for_its_gpus() {
+    let mut w = running();
+    w.claimants = vec![reporting(1, "False", 5000)];
+    let (mut w, done) = step(w, at(5000));
+    assert_eq!(done.actions, vec![]);
+    w.claimants = vec![reporting(0, "True", 5030)];
+    let (w, done) = step(w, at(5031));
+    assert_eq!((done.actions, done.wake), (vec![], Some(at(5330))), "the deadline runs from the kubelet's latest start");
+    assert_eq!(plan(&w, at(5330)).actions, vec![Action::Reclaim("its GPUs did not appear in 5 minutes")]);
+}
+
+#[test]
+fn a_node_that_joined_and_is_silent_is_given_back_after_its_deadline() {
+    for claimants in [vec![reporting(1, "Unknown", 5000)], vec![]] {
+        let mut w = running();
+        w.claimants = claimants;
+        let (w, done) = step(w, at(5000));
+        assert_eq!((done.actions, done.wake), (vec![], Some(at(5600))));
+        assert_eq!(plan(&w, at(5599)).actions, vec![]);
+        assert_eq!(plan(&w, at(5600)).actions, vec![Action::Reclaim("its Node was not Ready for 10 minutes")]);
+    }
+}
+
+#[test]
+fn a_refusal_of_the_call_after_an_unanswered_send_proves_nothing() {
+    let mut w = world(intent());
+    w.launch = Some(LaunchAnswer { class: ErrorClass::Unauthorized, message: "m".into(), definite: false, retry_at: at(10) });
+    let (w, done) = step(w, at(5));
+    assert_eq!(done.actions, vec![]);
+    assert!(conditions::find(&done.status.conditions, condition::LAUNCHED).is_none_or(|c| c.status != "False"));
+    assert!(!plan(&deleted(w, 6), at(7)).actions.contains(&Action::RemoveFinalizer), "it may have been obeyed");
 }

@@ -23,3 +23,9 @@ pub(super) fn is_ready(node: &Node) -> bool {
 pub(super) fn allocatable(node: &Node, resource: &str) -> i32 {
     node.status.as_ref().and_then(|s| s.allocatable.as_ref()).and_then(|a| a.get(resource)).and_then(|q| q.0.parse().ok()).unwrap_or(0)
 }
+
+/// Since when the kubelet has reported that it is Ready, if it does.
+pub(super) fn ready_since(node: &Node) -> Option<jiff::Timestamp> {
+    let mut conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.find(|c| c.type_ == "Ready" && c.status == "True").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0)
+}

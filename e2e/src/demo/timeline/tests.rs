@@ -1,6 +1,7 @@
 //! The story told from made-up sights.
 
 use super::*;
+use crate::demo::sight::Books;
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

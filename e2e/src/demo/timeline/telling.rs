@@ -1,133 +1,18 @@
-//! The story of one job, told from what is seen. Pure: sights go in, rows come out.
+//! What each sight adds to the story.
 
-use super::sight::{Books, Sight};
+use super::{Row, Step, Timeline, bytes, count};
+use crate::demo::sight::Books;
 use gpujob_crds::conditions::{find, is_true, job as job_condition, node as node_condition};
 use gpujob_crds::{GpuJob, GpuNode, names};
 use gpujob_transfer::receipt::Receipt;
 use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
 use kube::ResourceExt;
-use std::collections::BTreeMap;
-
-/// The steps, in the order in which they usually come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Step {
-    Apply,
-    Offer,
-    Launch,
-    Boot,
-    Join,
-    Gpu,
-    Fetch,
-    Run,
-    Exit,
-    Delivery,
-    Idle,
-    Terminate,
-    Zero,
-}
-
-impl Step {
-    /// As the timeline names it.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Step::Apply => "apply",
-            Step::Offer => "offer",
-            Step::Launch => "launch",
-            Step::Boot => "boot",
-            Step::Join => "join",
-            Step::Gpu => "GPU ready",
-            Step::Fetch => "pull, fetch",
-            Step::Run => "run",
-            Step::Exit => "exit",
-            Step::Delivery => "delivery",
-            Step::Idle => "idle",
-            Step::Terminate => "terminated",
-            Step::Zero => "zero",
-        }
-    }
-}
-
-/// One line of the story.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Row {
-    /// Unix seconds.
-    pub(super) at: f64,
-    /// Dollars so far, as EC2 bills.
-    pub(super) dollars: f64,
-    /// First column.
-    pub(super) word: &'static str,
-    /// What happened.
-    pub(super) what: String,
-}
-
-/// All that is known so far.
-#[derive(Debug, Default)]
-pub(super) struct Timeline {
-    /// When each step was reached, Unix seconds.
-    pub(super) moments: BTreeMap<Step, f64>,
-    /// The job as last seen.
-    pub(super) job: Option<GpuJob>,
-    /// The GpuNode that was launched for it.
-    pub(super) node: Option<GpuNode>,
-    /// Dollars so far.
-    pub(super) dollars: f64,
-    /// The bill's row of our instance, as last read.
-    pub(super) bill: Option<serde_json::Value>,
-    /// The GpuNode object is gone.
-    pub(super) released: bool,
-    /// When the operator asked EC2 to end the instance, Unix seconds.
-    pub(super) terminate_call: Option<f64>,
-    launch_call: Option<f64>,
-    waiting: Option<String>,
-}
-
-impl Timeline {
-    /// Takes in what was seen and tells what is new.
-    pub(super) fn see(&mut self, at: f64, sight: &Sight) -> Vec<Row> {
-        let mut rows = Rows { line: self, at, rows: vec![] };
-        match sight {
-            Sight::Job(job) => rows.job(job),
-            Sight::Intent(node) => rows.intent(node),
-            Sight::IntentGone(name) => rows.intent_gone(name),
-            Sight::Pod(pod) => rows.pod(pod),
-            Sight::Node(node) => rows.node(node),
-            Sight::Books(books) => rows.books(books),
-            Sight::Tick => {}
-        }
-        rows.rows
-    }
-
-    /// Whether the job has ended, and how.
-    pub(super) fn verdict(&self) -> Option<bool> {
-        let status = self.job.as_ref()?.status.as_ref()?;
-        match find(&status.conditions, job_condition::SUCCEEDED)?.status.as_str() {
-            "True" => Some(true),
-            "False" => Some(false),
-            _ => None,
-        }
-    }
-
-    /// What the job waits for, for the line that moves.
-    pub(super) fn doing(&self) -> String {
-        let conditions =
-            self.job.as_ref().and_then(|job| job.status.as_ref()).map(|status| status.conditions.as_slice()).unwrap_or_default();
-        if self.verdict().is_some() {
-            let idle = self.node.is_some() && !self.moments.contains_key(&Step::Terminate);
-            return if idle { "the node waits out its idle window".into() } else { "the last traces go".into() };
-        }
-        find(conditions, job_condition::SUCCEEDED).map(|condition| condition.message.clone()).unwrap_or_default()
-    }
-
-    fn instance(&self) -> Option<&str> {
-        self.node.as_ref()?.status.as_ref()?.instance.as_ref().map(|instance| instance.id.as_str())
-    }
-}
 
 /// The timeline with the rows that this sight adds.
-struct Rows<'a> {
-    line: &'a mut Timeline,
-    at: f64,
-    rows: Vec<Row>,
+pub(super) struct Rows<'a> {
+    pub(super) line: &'a mut Timeline,
+    pub(super) at: f64,
+    pub(super) rows: Vec<Row>,
 }
 
 impl Rows<'_> {
@@ -139,11 +24,14 @@ impl Rows<'_> {
         }
     }
 
+    /// What is learned late is told in its turn: the moments keep the true times.
     fn say(&mut self, at: f64, word: &'static str, what: String) {
+        let at = at.max(self.line.told);
+        self.line.told = at;
         self.rows.push(Row { at, dollars: self.line.dollars, word, what });
     }
 
-    fn job(&mut self, job: &GpuJob) {
+    pub(super) fn job(&mut self, job: &GpuJob) {
         self.line.job = Some(job.clone());
         self.reach(Step::Apply, self.at, || format!("gpujob/{} asks for {}", job.name_any(), count(job.spec.gpu.count.into(), "GPU")));
         let Some(status) = &job.status else { return };
@@ -171,7 +59,7 @@ impl Rows<'_> {
         }
     }
 
-    fn intent(&mut self, node: &GpuNode) {
+    pub(super) fn intent(&mut self, node: &GpuNode) {
         let uid = self.line.job.as_ref().and_then(ResourceExt::uid);
         let ours = self.line.node.as_ref().is_some_and(|known| known.name_any() == node.name_any());
         if !ours && uid.is_none_or(|uid| node.reservation_of(&uid).is_none()) {
@@ -209,13 +97,13 @@ impl Rows<'_> {
         }
     }
 
-    fn intent_gone(&mut self, name: &str) {
+    pub(super) fn intent_gone(&mut self, name: &str) {
         if self.line.node.as_ref().is_some_and(|known| known.name_any() == name) {
             self.line.released = true;
         }
     }
 
-    fn pod(&mut self, pod: &Pod) {
+    pub(super) fn pod(&mut self, pod: &Pod) {
         if pod.labels().get(names::ROLE).map(String::as_str) != Some("attempt") {
             return;
         }
@@ -243,7 +131,7 @@ impl Rows<'_> {
         }
     }
 
-    fn node(&mut self, node: &Node) {
+    pub(super) fn node(&mut self, node: &Node) {
         let provider = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).unwrap_or_default();
         if let Some(id) = self.line.instance()
             && provider.ends_with(id)
@@ -252,7 +140,7 @@ impl Rows<'_> {
         }
     }
 
-    fn books(&mut self, books: &Books) {
+    pub(super) fn books(&mut self, books: &Books) {
         let since = self.line.moments.get(&Step::Apply).copied().unwrap_or(f64::MAX);
         for call in &books.calls {
             let at = call["at"].as_f64().filter(|at| *at >= since);
@@ -277,22 +165,3 @@ impl Rows<'_> {
         }
     }
 }
-
-/// `1 file`, `2 files`.
-pub(super) fn count(number: i64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Bytes as people read them.
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn bytes(number: i64) -> String {
-    match number {
-        0..1_000 => format!("{number} B"),
-        1_000..1_000_000 => format!("{:.1} kB", number as f64 / 1e3),
-        _ => format!("{:.1} MB", number as f64 / 1e6),
-    }
-}
-
-#[cfg(test)]
-#[path = "timeline_tests.rs"]
-mod tests;
