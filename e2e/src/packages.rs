@@ -138,7 +138,8 @@ async fn build(paths: &Paths, sources: &Path, package: &str, output: &Path, flag
     Ok(())
 }
 
-/// Puts a link for each of kubebox's names, and the lab's own program, into the state folder's `bin`.
+/// Puts kubebox with a link for each of its names, and the lab's own program, into the state folder's `bin`. Nothing there
+/// leads out of it: instances see the state folder, and the caches may lie where they do not look, below /tmp for one.
 ///
 /// # Errors
 /// A file cannot be made, or the lab's program is not found.
@@ -146,19 +147,37 @@ pub fn programs(paths: &Paths) -> Result<()> {
     let folder = paths.state.join("bin");
     fs::create_dir_all(&folder)?;
     let names = std::process::Command::new(paths.kubebox()).output().context("kubebox does not run")?;
+    bring(&paths.kubebox(), &folder.join("kubebox"))?;
     for name in String::from_utf8_lossy(&names.stdout).split_whitespace() {
         let link = folder.join(name);
-        if fs::read_link(&link).is_ok_and(|target| target == paths.kubebox()) {
+        if fs::read_link(&link).is_ok_and(|target| target == Path::new("kubebox")) {
             continue;
         }
         let _ = fs::remove_file(&link);
-        symlink(paths.kubebox(), link)?;
+        symlink("kubebox", link)?;
     }
     // A copy, so that instances keep working while cargo builds the next one.
     let (own, copy) = (lab_program()?, folder.join("gpujob-lab"));
     let fresh = folder.join("gpujob-lab.new");
     fs::copy(own, &fresh)?;
     fs::rename(fresh, copy)?;
+    Ok(())
+}
+
+/// Makes `to` the same file as `from`: a second name where the file system allows that, else a copy.
+fn bring(from: &Path, to: &Path) -> Result<()> {
+    let stamp = |path: &Path| fs::metadata(path).and_then(|m| Ok((m.len(), m.modified()?))).ok();
+    if stamp(to).is_some() && stamp(to) == stamp(from) {
+        return Ok(());
+    }
+    let fresh = to.with_extension("new");
+    let _ = fs::remove_file(&fresh);
+    if fs::hard_link(from, &fresh).is_err() {
+        fs::copy(from, &fresh)?;
+        fs::File::options().write(true).open(&fresh)?.set_modified(fs::metadata(from)?.modified()?)?;
+    }
+    // Renamed over: what runs from the old one goes on with it.
+    fs::rename(fresh, to)?;
     Ok(())
 }
 
