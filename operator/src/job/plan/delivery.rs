@@ -10,9 +10,14 @@ use crate::job::facts::{PodFact, Role};
 use crate::job::pod::storage::Task;
 use gpujob_crds::job_status::{Attempt, Outcome};
 use gpujob_transfer::receipt::{Outcome as Answer, Receipt, reason};
+use jiff::Timestamp;
 
 /// Seconds between two tries of a pod that speaks to the store.
 pub(super) const AGAIN: i64 = 10;
+/// Seconds for the seal to be seen after its pod or node has gone; what was not sealed by then is lost.
+const UNSEALED: i64 = 120;
+/// Seconds that a commit pod may wait to be started.
+const UNSTARTED: i64 = 300;
 /// Seconds on top of the delivery deadline for a commit whose results are already sealed.
 const SEALED_BONUS: i64 = 600;
 
@@ -75,6 +80,11 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
         }
     }
     let exit = a.exit_time.as_ref().map_or(d.now, |t| t.0);
+    if let (false, Some(since)) = (sealed, gone_since(d, a, pod, exit))
+        && d.due(since, UNSEALED)
+    {
+        return lost(d, task, "NodeLost", "Its node went before it had sealed its results.");
+    }
     let limit = d.world.job.spec.delivery_deadline();
     if d.due(exit, if sealed { limit + SEALED_BONUS } else { limit }) {
         let message = format!(
@@ -86,10 +96,23 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
     let (Some(pod_uid), None) = (&a.pod_uid, committer) else {
         if let Some(p) = committer {
             retry(d, p);
+            // Not started in all this time: its node is full or gone, or its image is not to be had there.
+            if p.phase == "Pending" && p.deleting.is_none() && d.due(p.created.unwrap_or(exit), UNSTARTED) {
+                d.act(Action::DeletePod { name: p.name.clone(), uid: p.uid.clone(), grace: Some(0) });
+            }
         }
         return;
     };
     d.act(Action::CreateStoragePod { target, task, pod_uid: pod_uid.clone() });
+}
+
+/// Since when nothing is left that could still seal the results: the pod, or the node under it.
+fn gone_since(d: &Draft<'_>, a: &Attempt, pod: Option<&PodFact>, exit: Timestamp) -> Option<Timestamp> {
+    let Some(pod) = pod else { return Some(exit) };
+    let node_gone = a.node.as_ref().is_none_or(|n| d.world.node(n).is_none());
+    let ended = matches!(pod.phase.as_str(), "Failed" | "Succeeded");
+    let told = pod.disruption.as_ref().map(|(_, at)| *at).or(pod.deleting);
+    (node_gone || ended).then(|| told.unwrap_or(exit).max(exit))
 }
 
 /// Clears a pod away that has ended without a final answer, so that it can be made again under its one name.

@@ -9,6 +9,7 @@ use crate::job::observe::{last_ended, open};
 use crate::job::pod::storage::Task;
 use gpujob_crds::conditions::{find, job as types};
 use gpujob_crds::job_status::{Attempt, Outcome};
+use gpujob_transfer::receipt::Outcome as Answer;
 
 /// Seconds that the pod which asks may wait for a node.
 const UNSCHEDULED: i64 = 60;
@@ -77,6 +78,10 @@ fn ask(d: &mut Draft<'_>) {
         }
         if receipt.exit_code() == 0 {
             return answered(d, "Discarded");
+        }
+        // Another attempt of this job is ahead: the next one's fetch finds out, and no job ends by a question.
+        if receipt.outcome == Answer::Revoked {
+            return answered(d, UNRESOLVED);
         }
         if !receipt.retryable {
             return ending::end_job(d, false, &receipt.reason, &receipt.message);

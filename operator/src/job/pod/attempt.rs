@@ -182,11 +182,16 @@ fn place(spec: &mut PodSpec, node: &str) {
     if !has(tolerations, names::GPU_TAINT) {
         tolerations.push(tolerate(names::GPU_TAINT, "NoSchedule", None));
     }
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        if !has(tolerations, key) {
-            tolerations.push(tolerate(key, "NoExecute", Some(SILENT_NODE)));
+    for toleration in silence() {
+        if !has(tolerations, toleration.key.as_deref().unwrap_or_default()) {
+            tolerations.push(toleration);
         }
     }
+}
+
+/// A pod of ours does not wait the default five minutes for a node that has gone silent.
+pub(super) fn silence() -> [Toleration; 2] {
+    ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"].map(|key| tolerate(key, "NoExecute", Some(SILENT_NODE)))
 }
 
 /// A toleration of a taint, whatever its value.

@@ -113,7 +113,8 @@ fn resources() -> ResourceRequirements {
     ResourceRequirements {
         requests: quantities(&[("cpu", "50m"), ("memory", "64Mi")]),
         // No CPU limit: it would throttle the checksums of a big delivery while the node is paid for.
-        limits: quantities(&[("memory", "256Mi")]),
+        // Lists of a million files are held in memory, and being killed for it would run the program again. A limit reserves nothing.
+        limits: quantities(&[("memory", "2Gi")]),
         ..ResourceRequirements::default()
     }
 }

@@ -1,7 +1,7 @@
 //! The short CPU pods that speak to the store after an attempt: with the job's own credentials, on the attempt's node if
 //! it is still up (the image is there), else anywhere.
 
-use super::attempt::tolerate;
+use super::attempt::{silence, tolerate};
 use super::mover::{self, PodUid, User, mount};
 use super::{Image, Target, log_name, metadata};
 use crate::job::facts::Role;
@@ -92,7 +92,7 @@ pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: 
         service_account_name: template.and_then(|t| t.service_account_name.clone()),
         automount_service_account_token: Some(false),
         image_pull_secrets: template.and_then(|t| t.image_pull_secrets.clone()),
-        tolerations: Some(vec![tolerate(names::GPU_TAINT, "NoSchedule", None)]),
+        tolerations: Some([tolerate(names::GPU_TAINT, "NoSchedule", None)].into_iter().chain(silence()).collect()),
         affinity: Some(near(&target.node)),
         termination_grace_period_seconds: Some(30),
         ..PodSpec::default()

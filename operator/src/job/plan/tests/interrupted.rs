@@ -109,6 +109,30 @@ fn a_recorded_exit_outlives_its_node() {
 }
 
 #[test]
+fn a_node_that_goes_before_the_seal_has_lost_the_attempt_within_minutes() {
+    let mut c = Cluster::running(|_| {});
+    c.exit(0, "");
+    c.settle();
+    c.nodes.clear();
+    c.settle();
+    assert_eq!(c.condition(types::SUCCEEDED), "Unknown Delivering", "the seal may have been written just before");
+    c.wait(121);
+    assert_eq!((c.attempt(1).outcome, c.attempt(1).reason.as_deref()), (Some(Outcome::Interrupted), Some("NodeLost")));
+    assert!(c.has(Role::Resolve) && !c.has(Role::Commit));
+}
+
+#[test]
+fn a_commit_pod_that_is_never_started_is_made_again() {
+    let mut c = Cluster::running(|_| {});
+    c.exit(0, "");
+    c.settle();
+    let first = c.pod(Role::Commit, 1).metadata.uid.clone();
+    c.pod(Role::Commit, 1).status.get_or_insert_default().phase = Some("Pending".into());
+    c.wait(301);
+    assert_ne!(c.pod(Role::Commit, 1).metadata.uid, first);
+}
+
+#[test]
 fn a_sidecar_that_died_without_a_word_has_lost_the_attempt() {
     let mut c = Cluster::running(|_| {});
     c.exit(0, "");
