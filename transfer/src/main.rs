@@ -3,8 +3,11 @@
 #![allow(clippy::disallowed_methods)] // transfers are timed and backed off in real time
 #![forbid(unsafe_code)]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -12,6 +15,7 @@ use gpujob_transfer::progress::say;
 use gpujob_transfer::receipt::{Ended, Receipt, Role, Verdict};
 use gpujob_transfer::role::{self, Context, Fault, commit, discard, fetch, resolve, stage, supervise};
 use gpujob_transfer::spec::{CONTAINERS_ENV, TERMINATION_LOG};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Moves a GpuJob's data: inputs in before its program starts, results out after it has ended, committed exactly once.
 ///
@@ -20,7 +24,7 @@ use gpujob_transfer::spec::{CONTAINERS_ENV, TERMINATION_LOG};
 /// The answer is one line of JSON, a receipt, on standard output and in the termination message.
 ///
 /// Exit codes: 0 done; 93 the results were committed before; 2 a failure that another try cannot mend; 1 a failure that
-/// may pass.
+/// may pass; 143 told to end.
 #[derive(Parser)]
 #[command(name = "gpujob-transfer", version)]
 struct Arguments {
@@ -69,6 +73,9 @@ enum Command {
     Resolve,
 }
 
+/// The shell's word for "ended by SIGTERM".
+const EXIT_TOLD: i32 = 143;
+
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "PascalCase")]
 enum Outcome {
@@ -79,6 +86,9 @@ enum Outcome {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let log = &arguments.termination_log;
+    if !matches!(arguments.role, Command::Stage | Command::StageWorker { .. }) {
+        end_when_told();
+    }
     let code = match &arguments.role {
         Command::Fetch => answer(log, Role::Fetch, fetch::run),
         Command::Stage => match supervise::run(&["stage-worker".into(), "--termination-log".into(), path(log)]) {
@@ -101,6 +111,16 @@ fn main() -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
+/// PID 1 ignores a signal without a handler: a deleted pod would stay for its whole grace period.
+fn end_when_told() {
+    for signal in [SIGTERM, SIGINT] {
+        let always = Arc::new(AtomicBool::new(true));
+        if let Err(e) = signal_hook::flag::register_conditional_shutdown(signal, EXIT_TOLD, always) {
+            say(&format!("signals: {e}; SIGTERM is left as it is"));
+        }
+    }
+}
+
 fn path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -119,9 +139,9 @@ fn write(log: &Path, role: Role, receipt: &Receipt) -> i32 {
     let usual = if matches!(role, Role::Fetch | Role::Stage) { 4 } else { 1 };
     let containers = std::env::var(CONTAINERS_ENV).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
     let text = receipt.encode(containers);
-    println!("{text}");
     if let Err(e) = std::fs::write(log, &text) {
         say(&format!("{}: {e}; the receipt is only in this log", log.display()));
     }
+    let _ = writeln!(std::io::stdout(), "{text}");
     receipt.exit_code()
 }

@@ -1,5 +1,6 @@
 //! What a reader of `kubectl logs` sees: one line per step, on standard error.
 
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -41,7 +42,8 @@ impl Meter {
 /// Writes one line.
 pub fn say(line: &str) {
     let line = line.replace('\n', " ");
-    eprintln!("gpujob-transfer: {line}");
+    // A log that nobody takes is no reason to lose data.
+    let _ = writeln!(std::io::stderr(), "gpujob-transfer: {line}");
 }
 
 /// A size for people: `12 B`, `3.4 MiB`.

@@ -129,6 +129,12 @@ pub fn standing(me: &Actor, found: Option<&Epoch>) -> Decision {
 /// `stage`, at the end: all is staged and the plan is durable.
 pub fn seal(me: &Actor, found: Option<&Epoch>, plan: &PlanRef) -> Decision {
     match (standing(me, found), found) {
+        // The answer to the seal was lost, and its commit has already begun.
+        (_, Some(epoch))
+            if me.owns(epoch) && epoch.plan.as_ref() == Some(plan) && matches!(epoch.state, State::Committing | State::Committed) =>
+        {
+            Decision::Holds
+        }
         (Decision::Holds, Some(epoch)) if epoch.state == State::Sealed && epoch.plan.as_ref() == Some(plan) => Decision::Holds,
         // A worker that died after sealing seals again: its own plan, as long as nobody has begun to commit.
         (Decision::Holds, Some(epoch)) => Decision::Write(Epoch { plan: Some(plan.clone()), ..epoch.next(&me.nonce, State::Sealed) }),
@@ -206,10 +212,8 @@ pub fn resolve(me: &Actor, found: Option<&Epoch>, policy: Policy<'_>) -> Decisio
             State::Committing => Decision::RollForward(epoch.clone()),
             _ if epoch.attempt > me.attempt => lost_to(epoch),
             State::Revoked | State::Released => Decision::Holds,
-            _ if epoch.attempt < me.attempt || me.owns(epoch) => {
-                Decision::Write(Epoch { plan: None, ..epoch.next(&me.nonce, State::Revoked) })
-            }
-            _ => lost_to(epoch),
+            // Also this attempt's under another pod: whoever asks has given the attempt up.
+            _ => Decision::Write(Epoch { plan: None, ..epoch.next(&me.nonce, State::Revoked) }),
         },
         _ => match claim(me, found, policy) {
             Decision::Write(_) => Decision::Holds,

@@ -143,6 +143,11 @@ fn sealing() {
     assert_eq!(row(|s| seal(&me(1), Some(&at(&me(1), s)), &plan)), [sealed, sealed, "revoked", "revoked", "revoked", "revoked"]);
     let same = PlanRef { key: "p".into(), sha256: "s".into() };
     assert_eq!(seal(&me(1), Some(&at(&me(1), State::Sealed)), &same), Decision::Holds);
+    // The answer to the seal was lost while the commit went on.
+    for state in [State::Committing, State::Committed] {
+        assert_eq!(seal(&me(1), Some(&at(&me(1), state)), &same), Decision::Holds, "{state:?}");
+        assert_eq!(word(&seal(&actor("u", 1, "another-pod"), Some(&at(&me(1), state)), &same)), "revoked");
+    }
     // The zombie cannot seal over its successor.
     assert_eq!(word(&seal(&me(1), Some(&at(&me(2), State::Running)), &plan)), "revoked");
 }
@@ -185,7 +190,7 @@ fn discard_touches_only_its_own_attempt_and_never_past_the_point_of_no_return() 
 fn resolving() {
     let p = policy(OnExisting::Refuse, true);
     let gone = "write Revoked 1";
-    for asker in [me(1), me(2)] {
+    for asker in [me(1), me(2), actor("u", 1, "another-pod")] {
         assert_eq!(row(|s| resolve(&asker, Some(&at(&me(1), s)), p)), [gone, gone, "rollforward", "committed", "holds", "holds"]);
     }
     assert_eq!(word(&resolve(&me(1), Some(&at(&me(2), State::Running)), p)), "revoked");

@@ -41,10 +41,16 @@ impl Fault {
 
     /// A file on this node's disk could not be written or read.
     pub fn disk(what: &str, error: &std::io::Error) -> Fault {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        use std::io::ErrorKind::{
+            AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        };
         if matches!(error.kind(), StorageFull | QuotaExceeded) {
             let more = "ask for more ephemeral-storage, or a pool with larger disks";
             return Fault::permanent(reason::DISK_FULL, format!("{what}: no space left; {more}"));
+        }
+        if matches!(error.kind(), AlreadyExists | NotADirectory | IsADirectory | PermissionDenied | ReadOnlyFilesystem | InvalidFilename) {
+            let more = "two names may need it as both file and folder, or inputs[].path cannot take it";
+            return Fault::permanent("InputPathUnusable", format!("{what}: {error}; {more}"));
         }
         Fault::passing(reason::INTERNAL, format!("{what}: {error}"))
     }
@@ -97,5 +103,14 @@ mod tests {
     fn a_full_disk_is_told_apart() {
         let full = std::io::Error::from_raw_os_error(28);
         assert_eq!(Fault::disk("/data/x", &full).reason, reason::DISK_FULL);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_used_is_no_passing_fault() {
+        // EACCES, EEXIST, ENOTDIR, EISDIR, EROFS, ENAMETOOLONG; EIO may pass.
+        for (number, retryable) in [(13, false), (17, false), (20, false), (21, false), (30, false), (36, false), (5, true)] {
+            let fault = Fault::disk("/data/x", &std::io::Error::from_raw_os_error(number));
+            assert_eq!(fault.retryable, retryable, "{fault}");
+        }
     }
 }

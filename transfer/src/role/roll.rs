@@ -65,13 +65,21 @@ pub(super) fn forward(to: &Destination, subject: &Epoch, nonce: &str, log: Optio
     Ok(Rolled::Committed(Box::new(receipt)))
 }
 
-/// The plan that was sealed, or why there is none any more.
+/// The plan that was sealed, or why there is none any more: only its absence is loss.
 fn sealed_plan(to: &Destination, subject: &Epoch) -> Result<Result<Plan, String>, Fault> {
     let reference = subject.plan.as_ref().ok_or_else(|| broken("an epoch in committing has no plan"))?;
-    Ok(match read(&*to.store, &to.key(&reference.key), PLAN_LIMIT)? {
-        Some((bytes, _)) => Plan::decode(&bytes, reference),
-        None => Err(format!("the plan {} is gone", reference.key)),
-    })
+    let mut wrong = String::new();
+    for _ in 0..3 {
+        let Some((bytes, _)) = read(&*to.store, &to.key(&reference.key), PLAN_LIMIT)? else {
+            return Ok(Err(format!("the plan {} is gone", reference.key)));
+        };
+        match Plan::decode(&bytes, reference) {
+            Ok(plan) => return Ok(Ok(plan)),
+            Err(why) => wrong = why,
+        }
+    }
+    // Damaged on its way, or written by another version: no proof that anything is lost, and loss is for good.
+    Err(Fault::passing(reason::CHECKSUM_MISMATCH, format!("{wrong}, 3 times")))
 }
 
 /// Makes one file visible. `Ok(false)`: it is neither staged nor at its key.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::epoch::{Actor, Decision, seal, standing};
+use crate::epoch::{Actor, Decision, State, seal, standing};
 use crate::plan::{Plan, staging};
 use crate::progress::{Meter, count, say, size};
 use crate::receipt::{Outcome, Receipt, Role, reason};
@@ -101,7 +101,23 @@ fn stands(to: &Destination, me: &Actor) -> Result<(), Fault> {
     }
 }
 
+/// Stages and seals. A worker that was started again may find that the commit of what it sealed before has begun:
+/// nothing is lost then, and nothing is left to do.
 fn deliver(context: &Context, results: &Results, to: &Destination, me: &Actor) -> Result<Receipt, Fault> {
+    match staged(context, results, to, me) {
+        Err(fault) if fault.reason == reason::REVOKED => match to.epoch()? {
+            Some((epoch, _)) if me.owns(&epoch) && matches!(epoch.state, State::Committing | State::Committed) => {
+                let message = format!("sealed before for {}; the commit has begun", to.name());
+                say(&message);
+                Ok(Receipt::new(Role::Stage, Outcome::Sealed, message))
+            }
+            _ => Err(fault),
+        },
+        other => other,
+    }
+}
+
+fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor) -> Result<Receipt, Fault> {
     stands(to, me)?;
     let found = walk::tree(Path::new(&results.path), to.room())?;
     for skipped in &found.skipped {

@@ -15,8 +15,6 @@ use super::Fault;
 
 /// How often a worker that was killed is started again.
 const CRASHES: u32 = 10;
-/// How often one that gave up on the store is.
-const GIVE_UPS: u32 = 3;
 
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +35,7 @@ pub fn run(worker: &[String]) -> Result<i32, Fault> {
     let failed = |what: &str, e: std::io::Error| Fault::passing(reason::INTERNAL, format!("{what}: {e}"));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD]).map_err(|e| failed("signals", e))?;
     let program = std::env::current_exe().map_err(|e| failed("own path", e))?;
-    let (mut ending, mut crashes, mut give_ups) = (false, 0, 0);
+    let (mut ending, mut crashes, mut give_ups) = (false, 0, 0u32);
     loop {
         ending |= signals.pending().any(|s| s == SIGTERM || s == SIGINT);
         let mut command = Command::new(&program);
@@ -49,11 +47,11 @@ pub fn run(worker: &[String]) -> Result<i32, Fault> {
         let end = watch(&mut child, &mut signals, &mut ending).map_err(|e| failed("waiting for the worker", e))?;
         let pause = match end {
             End::Final(code) => return Ok(code),
-            End::GaveUp if give_ups < GIVE_UPS => {
-                give_ups += 1;
-                Duration::from_secs(10)
+            // Without a limit: what is not staged is lost with the pod, whose grace period is the limit.
+            End::GaveUp => {
+                give_ups = give_ups.saturating_add(1);
+                rest(give_ups)
             }
-            End::GaveUp => return Ok(EXIT_RETRYABLE),
             End::Crashed if crashes < CRASHES => {
                 crashes += 1;
                 Duration::from_millis(100 << crashes.min(8))
@@ -66,6 +64,11 @@ pub fn run(worker: &[String]) -> Result<i32, Fault> {
         say(&format!("the staging worker ended ({end:?}); starting it again in {:.1} s", pause.as_secs_f64()));
         std::thread::sleep(pause);
     }
+}
+
+/// How long to wait after the worker has given up for that time, counted from 1.
+fn rest(give_ups: u32) -> Duration {
+    Duration::from_secs(u64::from(give_ups).saturating_mul(5).min(30))
 }
 
 /// The role whose receipt the supervisor writes when its worker cannot.
@@ -91,5 +94,16 @@ fn watch(child: &mut Child, signals: &mut Signals, ending: &mut bool) -> std::io
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_grow_to_half_a_minute_and_never_end() {
+        let seconds: Vec<_> = [1, 2, 5, 6, 7, u32::MAX].iter().map(|n| rest(*n).as_secs()).collect();
+        assert_eq!(seconds, [5, 10, 25, 30, 30, 30]);
     }
 }

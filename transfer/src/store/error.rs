@@ -104,7 +104,7 @@ impl Class {
 
     /// Whether running the role again later can help.
     pub fn retryable(self) -> bool {
-        self.repeat() || matches!(self, Class::Conflict | Class::PreconditionFailed | Class::NoSuchUpload)
+        self.repeat() || matches!(self, Class::Conflict | Class::PreconditionFailed | Class::NoSuchUpload | Class::ClockSkew)
     }
 
     /// For the receipt.
@@ -187,5 +187,7 @@ mod tests {
             assert_eq!(Class::of(status, code), class, "{status} {code}");
             assert_eq!(class.repeat(), repeat, "{class:?}");
         }
+        // Not at once, but another node's clock may be right, and this one's is being set after its boot.
+        assert!(!Class::ClockSkew.repeat() && Class::ClockSkew.retryable());
     }
 }

@@ -74,6 +74,21 @@ fn a_store_that_does_not_answer_is_told_within_30_seconds() {
 }
 
 #[test]
+fn a_role_that_is_told_to_end_ends_at_once() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut job = Attempt::new("told", 1, "any-bucket");
+    job.env.insert("AWS_ENDPOINT_URL_S3", format!("http://{}", silent.local_addr().unwrap()));
+    let fetch = job.start(&["fetch"]);
+    // It is connected: its handlers are in place.
+    let _kept = silent.accept().unwrap();
+    let began = Instant::now();
+    fetch.signal(rustix::process::Signal::TERM);
+    // Without a handler it would have no exit code.
+    assert_eq!(fetch.end().code, Some(143));
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn a_destination_with_files_is_refused_and_left_alone() {
     let bucket = weed().bucket("full");
     weed().store(&bucket).put("out/precious.txt", b"mine").unwrap();

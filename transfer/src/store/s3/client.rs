@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::framing::Head;
+use super::framing::{Framing, Head};
 use super::{Answer, Call, S3, Try, failure, stored, xml};
 use crate::checksum::{crc64nvme, crc64nvme_text};
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
@@ -13,11 +13,37 @@ fn etag(head: &Head) -> String {
     head.get("etag").unwrap_or_default().to_string()
 }
 
-fn info(head: &Head) -> Info {
+/// The object's size, if the answer says it.
+fn whole(head: &Head) -> Option<u64> {
     // A ranged answer says the whole size after the slash.
-    let whole = head.get("content-range").and_then(|r| r.rsplit_once('/')).map(|r| r.1);
-    let size = whole.or_else(|| head.get("content-length")).and_then(|v| v.parse().ok()).unwrap_or(0);
-    Info { size, version: etag(head), sums: stored(head) }
+    let ranged = head.get("content-range").and_then(|r| r.rsplit_once('/')).map(|r| r.1);
+    ranged.or_else(|| head.get("content-length")).and_then(|v| v.parse().ok())
+}
+
+fn info(head: &Head) -> Info {
+    Info { size: whole(head).unwrap_or(0), version: etag(head), sums: stored(head) }
+}
+
+/// A page of a listing. `asked` is the token it was asked with.
+///
+/// A page that is read wrongly must not look like the end: what is missing would be taken for deleted.
+fn page(root: &xml::Element, asked: Option<&str>) -> Result<Page, String> {
+    let encoded = root.get("EncodingType") == "url";
+    let mut found = Page::default();
+    for item in root.children.iter().filter(|c| c.name == "Contents") {
+        let key = item.get("Key");
+        let key = if encoded { xml::url_decode(key) } else { key.to_string() };
+        let size = item.get("Size").trim().parse().map_err(|_| format!("the listing has no size for {key:?}"))?;
+        found.objects.push((key, size));
+    }
+    if root.get("IsTruncated") == "true" {
+        let token = root.get("NextContinuationToken");
+        if token.is_empty() || Some(token) == asked {
+            return Err("the listing is cut off and does not say how it goes on".into());
+        }
+        found.next = Some(token.to_string());
+    }
+    Ok(found)
 }
 
 impl S3 {
@@ -33,13 +59,13 @@ impl S3 {
     }
 
     fn element(&self, call: &str, answer: &Answer) -> Result<xml::Element, StoreError> {
-        xml::parse(answer.body.trim_ascii_start()).ok_or_else(|| StoreError {
-            class: Class::Refused,
-            request: format!("{call} {}", self.url("")),
-            status: answer.head.status,
-            code: String::new(),
-            detail: "the answer is not S3's XML; is AWS_ENDPOINT_URL_S3 an S3 server?".into(),
+        xml::parse(answer.body.trim_ascii_start()).ok_or_else(|| {
+            self.nonsense(call, answer.head.status, "the answer is not S3's XML; is AWS_ENDPOINT_URL_S3 an S3 server?".into())
         })
+    }
+
+    fn nonsense(&self, call: &str, status: u16, detail: String) -> StoreError {
+        StoreError { class: Class::Refused, request: format!("{call} {}", self.url("")), status, code: String::new(), detail }
     }
 }
 
@@ -58,13 +84,13 @@ impl ObjectStore for S3 {
     }
 
     fn get(&self, key: &str, sink: Sink<'_>) -> Result<Info, StoreError> {
-        let mut first: Option<Info> = None;
+        let mut first: Option<(Info, Option<u64>)> = None;
         let mut done = 0u64;
         self.repeat(|| {
             let mut headers = vec![("x-amz-checksum-mode", "ENABLED".to_string())];
             // After a break: the rest of the very object whose beginning the sink has had.
-            if let Some(info) = &first {
-                if done >= info.size {
+            if let Some((info, size)) = &first {
+                if size.is_some_and(|size| done >= size) {
                     return Ok(info.clone());
                 }
                 headers.push(("range", format!("bytes={done}-")));
@@ -80,14 +106,22 @@ impl ObjectStore for S3 {
                     return ControlFlow::Continue(());
                 }
                 if first.is_none() {
-                    first = Some(info(head));
+                    first = Some((info(head), whole(head)));
                 }
                 done += piece.len() as u64;
                 sink(piece)
             })?;
             match head.status {
-                200 if !resumed => Ok(info(&head)),
-                206 if resumed => first.clone().ok_or(Try::Stopped),
+                // Nothing tells such an answer's end from a broken connection.
+                200 | 206 if head.framing("GET").is_ok_and(|framing| framing == Framing::Close) => {
+                    let detail = "the answer says neither its length nor its end".into();
+                    Err(Try::Failed(self.nonsense("GET", head.status, detail)))
+                }
+                200 if !resumed => Ok(Info { size: whole(&head).unwrap_or(done), ..info(&head) }),
+                206 if resumed => match &first {
+                    Some((info, size)) => Ok(Info { size: size.unwrap_or(done), ..info.clone() }),
+                    None => Err(Try::Stopped),
+                },
                 status => {
                     let (code, message) = failure(&error).unwrap_or_default();
                     Err(Try::Failed(self.refused(&call, status, code, message)))
@@ -119,17 +153,7 @@ impl ObjectStore for S3 {
         }
         let answer = self.answer("GET", "", &query)?;
         let root = self.element("LIST", &answer)?;
-        let encoded = root.get("EncodingType") == "url";
-        let mut found = Page::default();
-        for item in root.children.iter().filter(|c| c.name == "Contents") {
-            let key = item.get("Key");
-            let key = if encoded { xml::url_decode(key) } else { key.to_string() };
-            found.objects.push((key, item.get("Size").parse().unwrap_or(0)));
-        }
-        if root.get("IsTruncated") == "true" {
-            found.next = Some(root.get("NextContinuationToken").to_string()).filter(|t| !t.is_empty());
-        }
-        Ok(found)
+        self::page(&root, page).map_err(|detail| self.nonsense("LIST", answer.head.status, detail))
     }
 
     fn create_upload(&self, key: &str) -> Result<String, StoreError> {
@@ -183,5 +207,34 @@ impl ObjectStore for S3 {
             Err(e) if e.class != Class::NotFound => Err(e),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(inner: &str, asked: Option<&str>) -> Result<Page, String> {
+        let text = format!("<ListBucketResult>{inner}</ListBucketResult>");
+        page(&xml::parse(text.as_bytes()).ok_or("no XML")?, asked)
+    }
+
+    #[test]
+    fn a_listing_that_cannot_be_read_is_no_end() {
+        let more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>";
+        assert_eq!(listed(more, None).map(|p| p.next), Ok(Some("t".into())));
+        assert!(listed(more, Some("t")).is_err());
+        assert!(listed("<IsTruncated>true</IsTruncated>", None).is_err());
+        let item = |size: &str| format!("<Contents><Key>k</Key><Size>{size}</Size></Contents>");
+        assert_eq!(listed(&item("7"), None).map(|p| p.objects), Ok(vec![("k".into(), 7)]));
+        assert!(listed(&item(""), None).is_err() && listed(&item("-1"), None).is_err());
+    }
+
+    #[test]
+    fn a_size_that_is_not_said_is_not_zero() {
+        let head = |name: &str, value: &str| Head { headers: vec![(name.into(), value.into())], ..Head::default() };
+        assert_eq!(whole(&head("content-length", "0")), Some(0));
+        assert_eq!(whole(&head("content-range", "bytes 2-4/5")), Some(5));
+        assert_eq!(whole(&head("transfer-encoding", "chunked")), None);
     }
 }

@@ -24,18 +24,18 @@ impl Endpoint {
     /// Reads `http://host:port` or `https://host`.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// What is wrong with it, for people. Never the value: it may hold a password, or a secret put there by mistake.
     pub fn parse(url: &str) -> Result<Endpoint, String> {
         let (tls, rest) = match url.split_once("://") {
             Some(("http", rest)) => (false, rest),
             Some(("https", rest)) => (true, rest),
-            _ => return Err(format!("AWS_ENDPOINT_URL_S3 {url:?} must begin with http:// or https://")),
+            _ => return Err("AWS_ENDPOINT_URL_S3 must begin with http:// or https://".into()),
         };
         let rest = rest.trim_end_matches('/');
         if rest.contains(['/', '?', '@']) {
-            return Err(format!("AWS_ENDPOINT_URL_S3 {url:?} must be a host and port only"));
+            return Err("AWS_ENDPOINT_URL_S3 must be a host and port only, without user, path or query".into());
         }
-        let bad = || format!("AWS_ENDPOINT_URL_S3 {url:?} has no valid host and port");
+        let bad = || "AWS_ENDPOINT_URL_S3 has no valid host and port".to_string();
         let (host, port) = match rest.strip_prefix('[') {
             Some(v6) => {
                 let (host, after) = v6.split_once(']').ok_or_else(bad)?;
@@ -99,6 +99,9 @@ mod tests {
         assert_eq!(Endpoint::parse("http://[::1]:80"), at(false, "::1", 80));
         for bad in ["minio:9000", "ftp://x", "http://", "http://x:port", "http://x/path", "http://user@x"] {
             assert!(Endpoint::parse(bad).is_err(), "{bad}");
+        }
+        for secret in ["wJalrXUtnFEMI/K7MDENG", "http://user:wJalrXUtnFEMI@host", "http://host:wJalrXUtnFEMI", "http://[wJalrXUtnFEMI"] {
+            assert!(Endpoint::parse(secret).is_err_and(|e| !e.contains("wJalr")), "{secret}");
         }
         let authority = |url| Endpoint::parse(url).map(|e| e.authority());
         assert_eq!(authority("http://[::1]:9"), Ok("[::1]:9".into()));
