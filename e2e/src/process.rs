@@ -150,11 +150,21 @@ pub fn marked() -> Vec<u32> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| !ancestors.contains(pid))
         .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.alive))
-        .filter(|pid| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-        })
+        .filter(|pid| environment(*pid).split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()))
         .collect()
+}
+
+/// What /proc shows of a process's environment. In the midst of an exec that is nothing for a moment: looked at again, or a
+/// process of ours could be missed. Kernel threads never have one, nor an executable.
+fn environment(pid: u32) -> Vec<u8> {
+    for _ in 0..20 {
+        let found = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if !found.is_empty() || fs::read_link(format!("/proc/{pid}/exe")).is_err() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    vec![]
 }
 
 /// What /proc says of a process.
