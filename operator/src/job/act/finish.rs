@@ -4,7 +4,8 @@ use super::{Error, during};
 use crate::context::{ApiError, Ctx, within};
 use crate::job::facts::PodFact;
 use crate::job::observe::JobWorld;
-use gpujob_crds::{GpuJob, GpuNode, Reservation, names};
+use crate::reservation;
+use gpujob_crds::{GpuJob, Reservation, names};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
@@ -107,13 +108,7 @@ fn only(uid: &str) -> DeleteParams {
 /// Writes the reservations that stay. With the version that they were read in: a reservation added since is not lost, the
 /// API server refuses and we look again.
 pub(super) async fn release(ctx: &Ctx, node: &str, resource_version: &str, remaining: &[Reservation]) -> Result<(), Error> {
-    let idle = if remaining.is_empty() { json!(ctx.clock.now()) } else { Value::Null };
-    let body = json!({
-        "metadata": {"resourceVersion": resource_version},
-        "status": {"assignments": remaining, "idleSince": idle},
-    });
-    let api: Api<GpuNode> = Api::all(ctx.client.clone());
-    match within(api.patch_status(node, &PatchParams::default(), &Patch::Merge(&body))).await {
+    match reservation::keep(ctx, node, resource_version, remaining).await {
         Err(error) if error.is_not_found() => Ok(()),
         other => other.map(drop).map_err(during("releasing a reservation")),
     }

@@ -136,6 +136,9 @@ async fn write_status(ctx: &Ctx, world: &JobWorld, plan: &Plan) -> Result<(), Er
         Err(error) if error.is_not_found() => return Ok(()),
         other => other.map_err(during("writing the status"))?,
     };
+    if recorded.completion_time.is_none() && plan.status.completion_time.is_some() {
+        ctx.metrics.job_ended(if plan.status.state.as_deref() == Some("Succeeded") { "succeeded" } else { "failed" });
+    }
     let reference = job.object_ref(&());
     for event in transitions(&recorded, &plan.status) {
         // Telling is best effort: it must not fail what it tells of.

@@ -71,14 +71,7 @@ pub fn head(reader: &mut impl BufRead) -> io::Result<Head> {
     loop {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
-            let piece = reader.fill_buf()?;
-            if piece.is_empty() {
-                return Err(ended());
-            }
-            // Up to the end of a line at a time: what follows the head is the body's.
-            let take = piece.iter().position(|b| *b == b'\n').map_or(piece.len(), |p| p + 1);
-            bytes.extend_from_slice(&piece[..take]);
-            reader.consume(take);
+            more_of_line(reader, &mut bytes)?;
             if bytes.len() > HEAD_LIMIT {
                 return Err(broken("the head of an answer is too large"));
             }
@@ -163,16 +156,22 @@ fn exactly(reader: &mut impl BufRead, mut left: u64, sink: &mut dyn FnMut(&[u8])
     Ok(true)
 }
 
+/// Adds what is there of the current line, and nothing beyond its end: what follows a head or a chunk's size is the body's.
+fn more_of_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let piece = reader.fill_buf()?;
+    if piece.is_empty() {
+        return Err(ended());
+    }
+    let take = piece.iter().position(|b| *b == b'\n').map_or(piece.len(), |p| p + 1);
+    bytes.extend_from_slice(&piece[..take]);
+    reader.consume(take);
+    Ok(())
+}
+
 fn line(reader: &mut impl BufRead) -> io::Result<String> {
     let mut bytes = Vec::new();
     while bytes.last() != Some(&b'\n') {
-        let piece = reader.fill_buf()?;
-        if piece.is_empty() {
-            return Err(ended());
-        }
-        let take = piece.iter().position(|b| *b == b'\n').map_or(piece.len(), |p| p + 1);
-        bytes.extend_from_slice(&piece[..take]);
-        reader.consume(take);
+        more_of_line(reader, &mut bytes)?;
         if bytes.len() > 4096 {
             return Err(broken("a line of a chunked body is too long"));
         }
