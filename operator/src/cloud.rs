@@ -80,6 +80,7 @@ pub async fn run(ctx: Arc<Ctx>, shutdown: CancellationToken) {
             keep
         });
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
@@ -102,6 +103,7 @@ async fn poll(ctx: Arc<Ctx>, scope: Scope, stop: CancellationToken) {
         }
         let pause = if moving(&ctx, &scope) { Duration::from_secs(2) } else { Duration::from_secs(15) };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = wishes.changed() => tokio::time::sleep(Duration::from_millis(200)).await,
             () = tokio::time::sleep(pause) => {}

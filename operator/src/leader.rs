@@ -63,7 +63,6 @@ fn decide(seen: Option<&Seen>, me: &str, now: Instant, lease: Duration) -> Decis
 }
 
 /// Candidate for the Lease `gpujob-operator` of `namespace`.
-#[derive(Debug)]
 pub struct Candidate {
     /// Where the Lease is.
     pub api: Api<Lease>,
@@ -71,6 +70,14 @@ pub struct Candidate {
     pub identity: String,
     /// How long a silent leader keeps it.
     pub lease: Duration,
+    /// For the renewal time in the Lease, which is there for people: nobody compares it.
+    pub clock: std::sync::Arc<dyn crate::clock::Clock>,
+}
+
+impl std::fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Candidate").field("identity", &self.identity).field("lease", &self.lease).finish_non_exhaustive()
+    }
 }
 
 const NAME: &str = "gpujob-operator";
@@ -99,6 +106,7 @@ impl Candidate {
                 tracing::info!(leads, identity = self.identity, "leadership");
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(tick) => {}
             }
@@ -137,7 +145,6 @@ impl Candidate {
         }
     }
 
-    #[allow(clippy::disallowed_methods)] // for people who read the Lease; nobody compares it
     async fn write(&self, holder: &str, version: &str) -> Result<Lease, crate::context::ApiError> {
         let lease = Lease {
             metadata: ObjectMeta {
@@ -148,7 +155,7 @@ impl Candidate {
             spec: Some(LeaseSpec {
                 holder_identity: Some(holder.to_owned()),
                 lease_duration_seconds: i32::try_from(self.lease.as_secs()).ok(),
-                renew_time: Some(MicroTime(jiff::Timestamp::now())),
+                renew_time: Some(MicroTime(self.clock.now())),
                 ..Default::default()
             }),
         };

@@ -1,6 +1,6 @@
 //! Wires everything together and runs it until it is told to stop.
 
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::context::{Ctx, within};
 use crate::http::Readiness;
 use crate::queue::{JobKey, Queues, Receivers, drive};
@@ -8,6 +8,7 @@ use crate::settings::{Args, Settings};
 use crate::{capacity, cloud, http, job, leader, metrics, node, pool, providers, scheduler, watch};
 use anyhow::Context;
 use gpujob_crds::GpuJob;
+use gpujob_provider_core::Clouds;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
@@ -33,40 +34,84 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let kubernetes = format!("{}.{}", version.major, version.minor.trim_end_matches(|c: char| !c.is_ascii_digit()));
     readiness.waiting_for("the CRDs of gpujob.dev and the caches");
 
-    let (queues, ends) = Queues::new();
-    let stores = watch::start(&client, &queues, &shutdown);
-    let candidate = leader::Candidate {
-        api: Api::namespaced(client.clone(), &args.namespace),
-        identity: args.identity.clone(),
-        lease: Duration::from_secs(args.lease_seconds.into()),
-    };
-    tokio::select! {
-        ready = stores.ready() => ready?,
-        () = shutdown.cancelled() => return Ok(()),
-    }
-    // Caches first, then the Lease: who leads can act at once.
-    let (leadership, campaign) = candidate.run(shutdown.clone()).await;
-    let ctx = Arc::new(Ctx {
-        recorder: Recorder::new(client.clone(), Reporter { controller: "gpujob-operator".into(), instance: Some(args.identity.clone()) }),
+    let parts = Parts {
         client,
         clock: Arc::new(SystemClock),
-        stores,
-        leader: leadership,
+        clouds: Arc::new(providers::BuiltIn::new(&kubernetes)),
+        identity: args.identity,
+        lease: Duration::from_secs(args.lease_seconds.into()),
         settings: Settings {
             transfer_image: args.transfer_image,
             transfer_image_pull_policy: args.transfer_pull_policy,
             cluster,
             namespace: args.namespace,
         },
-        clouds: Arc::new(providers::BuiltIn::new(&kubernetes)),
+    };
+    operate(parts, shutdown, |ctx| {
+        tracing::info!(cluster = ctx.settings.cluster, kubernetes, "ready");
+        let _ = served.set(ctx);
+        readiness.set_ready();
+    })
+    .await
+}
+
+/// What an operator is made of, beyond its own code: the machine's things in a process, virtual ones in the simulator.
+pub struct Parts {
+    /// The API server.
+    pub client: kube::Client,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// The providers.
+    pub clouds: Arc<dyn Clouds>,
+    /// This replica's name in the Lease.
+    pub identity: String,
+    /// How long a silent leader keeps the Lease.
+    pub lease: Duration,
+    /// What the controllers were told.
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("identity", &self.identity).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Fills the caches, says so through `ready`, runs for the Lease, and runs all controllers until `shutdown`. Then gives the Lease up.
+///
+/// # Errors
+/// When a watch ends before its cache was filled.
+pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOnce(Arc<Ctx>)) -> anyhow::Result<()> {
+    let Parts { client, clock, clouds, identity, lease, settings } = parts;
+    let (queues, ends) = Queues::new();
+    let stores = watch::start(&client, &queues, &shutdown);
+    let candidate = leader::Candidate {
+        api: Api::namespaced(client.clone(), &settings.namespace),
+        identity: identity.clone(),
+        lease,
+        clock: clock.clone(),
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        filled = stores.ready() => filled?,
+    }
+    // Caches first, then the Lease: who leads can act at once.
+    let (leadership, campaign) = candidate.run(shutdown.clone()).await;
+    let ctx = Arc::new(Ctx {
+        recorder: Recorder::new(client.clone(), Reporter { controller: "gpujob-operator".into(), instance: Some(identity) }),
+        client,
+        clock,
+        stores,
+        leader: leadership,
+        settings,
+        clouds,
         cloud_view: Arc::default(),
         capacity: Arc::new(capacity::Capacity::default()),
         queues,
         metrics: Arc::new(metrics::Metrics::default()),
     });
-    let _ = served.set(ctx.clone());
-    readiness.set_ready();
-    tracing::info!(cluster = ctx.settings.cluster, kubernetes, "ready");
+    ready(ctx.clone());
     controllers(ctx, ends, shutdown.clone()).await;
     // The Lease is given up before we go, so that the other replica need not wait.
     let _ = tokio::time::timeout(Duration::from_secs(5), campaign).await;
@@ -120,20 +165,21 @@ async fn look_at_everything(ctx: Arc<Ctx>, shutdown: CancellationToken) {
     let mut leader = ctx.leader.clone();
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             leads = leader.changed() => if !leads { continue },
             () = tokio::time::sleep(Duration::from_secs(300)) => {}
         }
-        for job in ctx.stores.jobs.state() {
+        for job in watch::sorted(&ctx.stores.jobs) {
             let _ = ctx.queues.jobs.send((job.namespace().unwrap_or_default(), job.name_any()));
         }
-        for node in ctx.stores.nodes.state() {
+        for node in watch::sorted(&ctx.stores.nodes) {
             let _ = ctx.queues.nodes.send(node.name_any());
         }
-        for pool in ctx.stores.pools.state() {
+        for pool in watch::sorted(&ctx.stores.pools) {
             let _ = ctx.queues.pools.send(pool.name_any());
         }
-        for pod in ctx.stores.pods.state() {
+        for pod in watch::sorted(&ctx.stores.pods) {
             if let Some(job) = pod.labels().get(gpujob_crds::names::JOB) {
                 let _ = ctx.queues.jobs.send((pod.namespace().unwrap_or_default(), job.clone()));
             }
@@ -151,6 +197,7 @@ async fn cluster_identity(client: &kube::Client, shutdown: &CancellationToken) -
             Err(error) => tracing::warn!(%error, "waiting for the API server"),
         }
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => anyhow::bail!("told to stop while waiting for the API server"),
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }

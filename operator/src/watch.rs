@@ -128,6 +128,7 @@ async fn feed<K: kube::Resource>(
     let mut events = Box::pin(events);
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             event = events.next() => match event {
                 // Announced after the cache has it: `reflect` comes first in the stream.

@@ -51,6 +51,7 @@ pub async fn run(ctx: Arc<Ctx>, mut changes: UnboundedReceiver<()>, shutdown: Ca
     loop {
         let pause = wake.unwrap_or(Duration::from_secs(60));
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             change = changes.recv() => if change.is_none() { return },
             () = tokio::time::sleep(pause) => {}

@@ -30,7 +30,9 @@ use cached::Cached;
 use catalog::Type;
 use client::Clients;
 use gpujob_crds::GpuPool;
-use gpujob_provider_core::{LaunchCall, Launched, Listing, MachineProvider, Offer, Prepared, ProviderError, Rendering, Terminated};
+use gpujob_provider_core::{
+    LaunchCall, Launched, Leftover, Listing, MachineProvider, Notice, NoticeSource, Offer, Prepared, ProviderError, Rendering, Terminated,
+};
 use prices::{OnDemand, Spot};
 use std::time::Duration;
 
@@ -125,5 +127,35 @@ impl MachineProvider for Aws {
 
     async fn terminate(&self, id: &str) -> Result<Terminated, ProviderError> {
         instances::terminate(&self.clients, id).await
+    }
+
+    async fn notices(&self, _source: &NoticeSource) -> Result<Vec<Notice>, ProviderError> {
+        Ok(vec![])
+    }
+
+    async fn acknowledge(&self, _source: &NoticeSource, _notices: &[Notice]) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn console(&self, _id: &str) -> Result<Option<String>, ProviderError> {
+        Ok(None)
+    }
+
+    async fn prefetch(
+        &self,
+        _pool: &GpuPool,
+        _prepared: &Prepared,
+        _image: &str,
+        _cluster: &str,
+    ) -> Result<Option<Prepared>, ProviderError> {
+        Ok(None)
+    }
+
+    async fn leftovers(&self, _cluster: &str) -> Result<Vec<Leftover>, ProviderError> {
+        Ok(vec![])
+    }
+
+    async fn remove(&self, _leftover: &Leftover) -> Result<(), ProviderError> {
+        Ok(())
     }
 }

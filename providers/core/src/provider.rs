@@ -1,6 +1,6 @@
 //! The contract of a provider of machines. One conformance suite runs against every implementation and every fake.
 
-use crate::{LaunchCall, Launched, Listing, Offer, ProviderError, Rendering, Terminated};
+use crate::{LaunchCall, Launched, Leftover, Listing, Notice, NoticeSource, Offer, ProviderError, Rendering, Terminated};
 use async_trait::async_trait;
 use gpujob_crds::GpuPool;
 use std::sync::Arc;
@@ -65,6 +65,43 @@ pub trait MachineProvider: Send + Sync {
     /// # Errors
     /// As the cloud answers; an unknown id is `Gone`, not an error.
     async fn terminate(&self, id: &str) -> Result<Terminated, ProviderError>;
+
+    /// Warnings that instances will be taken back: of this region, other clusters' too, which the caller passes over.
+    ///
+    /// # Errors
+    /// As the cloud answers; the caller tries again.
+    async fn notices(&self, source: &NoticeSource) -> Result<Vec<Notice>, ProviderError>;
+
+    /// Has a queue forget notices that were recorded, or that concern nobody here. Repeatable; nothing to do for polled ones.
+    ///
+    /// # Errors
+    /// As the cloud answers; the notices come again.
+    async fn acknowledge(&self, source: &NoticeSource, notices: &[Notice]) -> Result<(), ProviderError>;
+
+    /// The last lines of what an instance wrote to its console, at most 2 KiB, where the provider keeps that.
+    ///
+    /// # Errors
+    /// As the cloud answers; the caller does without.
+    async fn console(&self, id: &str) -> Result<Option<String>, ProviderError>;
+
+    /// What has to be named in a launch for the instance to pull `image` while it boots: another [`Prepared`], made on first
+    /// use. `None`: not offered, not allowed, or not visible to launches yet; the caller uses the pool's own and asks again later.
+    ///
+    /// # Errors
+    /// As the cloud answers; the caller does without.
+    async fn prefetch(&self, pool: &GpuPool, prepared: &Prepared, image: &str, cluster: &str) -> Result<Option<Prepared>, ProviderError>;
+
+    /// Disks without an instance and templates, of this cluster, by tag. In use or not: the caller decides.
+    ///
+    /// # Errors
+    /// As the cloud answers; the caller tries again later.
+    async fn leftovers(&self, cluster: &str) -> Result<Vec<Leftover>, ProviderError>;
+
+    /// Removes one of [`MachineProvider::leftovers`]. Repeatable: gone is gone.
+    ///
+    /// # Errors
+    /// As the cloud answers; the caller tries again later.
+    async fn remove(&self, leftover: &Leftover) -> Result<(), ProviderError>;
 }
 
 /// Finds the provider of a scope. The operator's `main` makes one that knows the concrete providers.

@@ -1,0 +1,1 @@
+//! The real operator in virtual time.
