@@ -1,0 +1,1 @@
+//! How fast it is. The benchmarks are in `benches/`: `cargo bench`.
