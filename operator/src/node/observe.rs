@@ -12,8 +12,10 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct NodeWorld {
     pub(super) node: Arc<GpuNode>,
-    /// Seconds of the pool's idle window. Zero when the pool is gone: nothing will come.
+    /// Seconds of the pool's idle window. Zero when the pool is gone or going: nothing will come.
     pub(super) idle_after: i64,
+    /// GpuJob is being drained: every instance is given back, whatever it does.
+    pub(super) draining: bool,
     /// Instances that carry this GpuNode's UID, by id.
     pub(super) instances: Vec<Instance>,
     /// Since when every listing was complete, and when the last one was asked for.
@@ -75,7 +77,9 @@ pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launch: Option<LaunchAnswer
         .collect();
     let pool = ctx.stores.pools.state().into_iter().find(|p| p.metadata.uid.as_deref() == Some(&node.spec.pool_uid));
     NodeWorld {
-        idle_after: pool.map_or(0, |p| p.spec.idle_after()),
+        // A pool that goes waits for no more work either.
+        idle_after: pool.filter(|p| p.metadata.deletion_timestamp.is_none()).map_or(0, |p| p.spec.idle_after()),
+        draining: ctx.leader.is_draining(),
         instances,
         complete_since: seen.as_ref().and_then(|s| s.complete_since),
         asked: seen.as_ref().map(|s| s.asked),

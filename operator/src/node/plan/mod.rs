@@ -77,7 +77,9 @@ pub(in crate::node) fn plan(world: &NodeWorld, now: Timestamp) -> Plan {
         set_ready(node, &mut plan, now, Some("Terminating"));
         return plan;
     }
-    if plan.status.instance.is_some() {
+    if world.draining {
+        plan.actions.push(Action::Reclaim("GpuJob is being drained"));
+    } else if plan.status.instance.is_some() {
         live::live(world, &mut plan, now);
     } else {
         launch::launch(world, &mut plan, now);

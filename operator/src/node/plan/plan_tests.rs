@@ -57,6 +57,7 @@ fn world(node: GpuNode) -> NodeWorld {
     NodeWorld {
         node: Arc::new(node),
         idle_after: 300,
+        draining: false,
         instances: vec![],
         complete_since: Some(at(-1000)),
         asked: Some(at(0)),
