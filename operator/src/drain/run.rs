@@ -7,7 +7,7 @@ use anyhow::Context;
 use gpujob_crds::duration::Seconds;
 use gpujob_crds::{GpuJob, GpuNode, GpuPool, conditions, names};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, PartialObjectMeta, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// Zero must have been seen for this long without a break: a launch that was decided on before the order was read is then seen.
 const QUIET: Duration = Duration::from_secs(10);
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(2);
 /// A line at least this often.
 const SAY: Duration = Duration::from_secs(15);
 /// So many of a kind are named.
@@ -138,11 +138,12 @@ async fn order(leases: &Api<Lease>, value: serde_json::Value) -> anyhow::Result<
 async fn left(client: &Client) -> anyhow::Result<Left> {
     let all = ListParams::default();
     let nodes = within(Api::<GpuNode>::all(client.clone()).list(&all)).await?;
-    let jobs = within(Api::<GpuJob>::all(client.clone()).list(&all)).await?;
-    let pools = within(Api::<GpuPool>::all(client.clone()).list(&all)).await?;
-    let job = |job: &GpuJob| format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
+    // Jobs may be many, and their templates large: only what holds them is read.
+    let jobs = within(Api::<GpuJob>::all(client.clone()).list_metadata(&all)).await?;
+    let pools = within(Api::<GpuPool>::all(client.clone()).list_metadata(&all)).await?;
+    let job = |job: &PartialObjectMeta<GpuJob>| format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
     Ok(Left {
-        nodes: nodes.iter().map(|node| format!("{}: {}", node.name_any(), state(node))).collect(),
+        nodes: nodes.iter().map(|node| format!("{} ({})", node.name_any(), state(node))).collect(),
         jobs: jobs.iter().filter(|j| holds(*j, names::JOB_FINALIZER)).map(job).collect(),
         pools: pools.iter().filter(|p| holds(*p, names::POOL_FINALIZER)).map(ResourceExt::name_any).collect(),
     })
