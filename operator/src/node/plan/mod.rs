@@ -20,7 +20,7 @@ const GPU_DEADLINE: SignedDuration = SignedDuration::from_mins(5);
 /// How long a Node that was accepted may be missing or not Ready.
 const NOT_READY_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// How long the Node of an instance may be absent. A kubelet registers once: a Node that somebody deleted does not come back.
-const NODE_GONE: SignedDuration = SignedDuration::from_mins(1);
+const NODE_GONE: SignedDuration = SignedDuration::from_secs(30);
 /// How long complete listings must show nothing before nothing is believed to exist: EC2's lag, see AWS "eventual consistency".
 const ABSENCE: SignedDuration = SignedDuration::from_mins(5);
 /// How long pods of a dying GpuNode may take to stop.

@@ -309,7 +309,7 @@ fn a_kubelet_that_restarts_under_a_job_is_given_time_for_its_gpus() {
 
 #[test]
 fn a_node_that_joined_and_is_silent_is_given_back_after_its_deadline() {
-    let gone = ("its Node was deleted", vec![], 60);
+    let gone = ("its Node was deleted", vec![], 30);
     for (why, claimants, borne) in [("its Node was not Ready for 10 minutes", vec![reporting(1, "Unknown", 5000)], 600), gone] {
         let mut w = running();
         w.claimants = claimants;
