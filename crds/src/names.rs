@@ -29,10 +29,17 @@ pub const GPU_TAINT: &str = "nvidia.com/gpu";
 
 /// Finalizer of a GpuNode: its instance may exist.
 pub const NODE_FINALIZER: &str = "gpujob.dev/instance";
+/// Finalizer of a GpuPool: it may have GpuNodes, and things that were made for it in the cloud.
+pub const POOL_FINALIZER: &str = "gpujob.dev/pool";
 /// Finalizer of a GpuJob: it may hold pods or reservations.
 pub const JOB_FINALIZER: &str = "gpujob.dev/attempts";
 /// Finalizer of an attempt's pod: its outcome is not recorded yet.
 pub const POD_FINALIZER: &str = "gpujob.dev/outcome";
+
+/// The Lease of the operator's namespace: who acts.
+pub const LEASE: &str = "gpujob-operator";
+/// Annotation of that Lease while GpuJob is being drained: a time, renewed; `drained` once nothing is left.
+pub const DRAINING: &str = "gpujob.dev/draining";
 
 /// Tag of everything in a cloud: the cluster, as the UID of its namespace `kube-system`.
 pub const CLUSTER_TAG: &str = "gpujob.dev/cluster";

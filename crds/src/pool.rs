@@ -66,6 +66,9 @@ pub struct GpuPoolSpec {
     /// The namespaces whose jobs may use it. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<LabelSelector>,
+    /// What deleting the pool does while it has GpuNodes. Default `Drain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<Deletion>,
     /// The name that Nodes offer GPUs under. Default `nvidia.com/gpu`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
@@ -197,6 +200,16 @@ pub struct Limits {
     /// US dollars per calendar month. Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend_per_month: Option<Price>,
+}
+
+/// What deleting a pool does while it has GpuNodes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// Nothing more is launched or begun there; its nodes go with the attempts that run on them, and then the pool.
+    #[default]
+    Drain,
+    /// It is refused, by the admission policy that the chart installs.
+    Refuse,
 }
 
 /// EC2 Fleet's strategies for spot.

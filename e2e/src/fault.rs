@@ -1,13 +1,10 @@
 //! `cargo lab fault`: what goes wrong on purpose. Each is one row of the EC2 layer's list, or one call to it.
 
-use crate::cluster;
 use crate::host::Paths;
 use crate::services::ec2::Control;
-use anyhow::{Context, Result};
+use crate::{cluster, operator};
+use anyhow::Result;
 use clap::Subcommand;
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
 /// The namespace of the operator.
@@ -154,10 +151,10 @@ impl Fault {
                 let reason = json!({"reason": "Server.InternalError"});
                 control.post(&format!("instances/{instance}/kill"), &reason).await.map(drop)
             }
-            Self::NoOperator => scale_operator(paths, 0).await,
+            Self::NoOperator => operator::scale(&cluster::client(paths).await?, 0).await,
             Self::Clear => {
                 control.delete("faults").await?;
-                scale_operator(paths, 1).await
+                operator::scale(&cluster::client(paths).await?, operator::REPLICAS).await
             }
             row => control.fault(&row.row()).await,
         }
@@ -189,17 +186,6 @@ impl Fault {
             Self::Interrupt { .. } | Self::Kill { .. } | Self::NoOperator | Self::Clear => Value::Null,
         }
     }
-}
-
-/// Sets the number of operators; where none is installed there is nothing to do.
-async fn scale_operator(paths: &Paths, replicas: u32) -> Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster::client(paths).await?, OPERATOR_NAMESPACE);
-    for deployment in deployments.list(&Default::default()).await.context("listing operators")? {
-        let name = deployment.metadata.name.context("a deployment has a name")?;
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        deployments.patch_scale(&name, &PatchParams::default(), &patch).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

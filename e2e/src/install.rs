@@ -3,6 +3,7 @@
 use crate::fault::OPERATOR_NAMESPACE;
 use crate::host::{API_SERVER, AWS_ENDPOINT, CLUSTER, Paths, REGION, SERVICE_CIDR};
 use crate::lab::{CLOUD_ENDPOINTS, Lab};
+use crate::operator::REPLICAS;
 use crate::progress::{step, until};
 use crate::services::ec2::Control;
 use crate::{cluster, command, images};
@@ -23,7 +24,7 @@ const CREDENTIALS: &str = "gpujob-aws";
 /// The certificate authorities that this machine trusts, for images that speak TLS.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The IAM user that the operator is, held to the policy that ships.
-const USER: &str = "gpujob-operator";
+pub const USER: &str = "gpujob-operator";
 
 /// Images of ours, as pods name them.
 #[derive(Debug, Clone)]
@@ -106,9 +107,7 @@ pub async fn push(paths: &Paths) -> Result<Images> {
 /// helm fails, or the operator does not become ready.
 pub async fn chart(paths: &Paths, images: &Images) -> Result<()> {
     let client = cluster::client(paths).await?;
-    let policy = fs::read_to_string(policy_file(paths)?)?;
-    let policy: Value = serde_json::from_str(&policy).context("the IAM policy is no JSON")?;
-    let (access_key, secret_key) = Control::lab().user(USER, &policy).await?;
+    let (access_key, secret_key) = rights(paths).await?;
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": CREDENTIALS, "namespace": OPERATOR_NAMESPACE},
         "stringData": {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
@@ -126,6 +125,16 @@ pub async fn chart(paths: &Paths, images: &Images) -> Result<()> {
     command::output(helm).await.map(drop)
 }
 
+/// Gives the operator's IAM user what the policy that ships allows; returns its access key and secret.
+///
+/// # Errors
+/// EC2 does not answer.
+pub async fn rights(paths: &Paths) -> Result<(String, String)> {
+    let policy = fs::read_to_string(policy_file(paths)?)?;
+    let policy: Value = serde_json::from_str(&policy).context("the IAM policy is no JSON")?;
+    Control::lab().user(USER, &policy).await
+}
+
 fn values(images: &Images) -> Value {
     let image = |reference: &str| {
         let (repository, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
@@ -136,8 +145,7 @@ fn values(images: &Images) -> Value {
     json!({
         "image": image(&images.operator),
         "transferImage": image(&images.transfer),
-        // One machine: a second replica would only wait.
-        "replicas": 1,
+        "replicas": REPLICAS,
         "aws": {"region": REGION, "credentialsSecret": CREDENTIALS, "endpoints": endpoints, "metadata": false},
     })
 }

@@ -20,12 +20,14 @@ pub mod load;
 mod lock;
 pub mod measure;
 pub mod network;
+pub mod operator;
 pub mod packages;
 pub mod pki;
 pub mod process;
 pub mod progress;
 pub mod s3;
 pub mod services;
+pub mod soak;
 pub mod status;
 pub mod up;
 

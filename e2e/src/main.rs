@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use gpujob_e2e::fault::Fault;
 use gpujob_e2e::host::Paths;
 use gpujob_e2e::lab::Lab;
+use gpujob_e2e::soak::{self, Soak};
 use gpujob_e2e::{demo, down, images, install, instance, measure, status, up};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,6 +48,14 @@ enum Command {
         /// Leave the lab up
         #[arg(long)]
         keep: bool,
+    },
+    /// Long proofs: kill, takeover, nobody-home, and those of the simulator
+    Soak {
+        /// Leave the lab up
+        #[arg(long, global = true)]
+        keep: bool,
+        #[command(subcommand)]
+        soak: Soak,
     },
     /// Print how quick the installed operator is
     #[command(hide = true)]
@@ -117,6 +126,7 @@ async fn run(command: Command, paths: &Paths) -> Result<()> {
         }
         Command::Fault { fault } => fault.apply(paths).await,
         Command::Demo { keep } => demo::run(keep).await,
+        Command::Soak { keep, soak } => soak::run(soak, keep).await,
         Command::Measure => measure::run().await,
         Command::Instance { command } => match command {
             Instance::Boot { id } => {

@@ -3,7 +3,7 @@
 use crate::demo::{Sample, exit_moment};
 use crate::lab::Lab;
 use crate::progress::until;
-use crate::{cluster, install};
+use crate::{cluster, install, operator};
 use anyhow::{Context, Result, bail, ensure};
 use gpujob_crds::conditions::{find, job::SUCCEEDED, pool::READY};
 use gpujob_crds::{GpuJob, GpuNode, GpuPool};
@@ -37,7 +37,7 @@ pub async fn run() -> Result<()> {
     );
     eprintln!("  …  {} s of quiet", SETTLE.as_secs());
     tokio::time::sleep(SETTLE).await;
-    println!("operator RSS, idle: {:.1} MiB", resident(operator()?)? / 1024.0);
+    println!("operator RSS, idle: {:.1} MiB", resident(operator::leader(&client).await?.pid)? / 1024.0);
     Ok(())
 }
 
@@ -199,16 +199,6 @@ async fn api_writes(client: &kube::Client) -> Result<f64> {
         total += crate::load::writes(&crate::load::parse(&text));
     }
     Ok(total)
-}
-
-/// The operator's process, seen from this machine: its pod runs here.
-///
-/// # Errors
-/// There is none.
-pub fn operator() -> Result<u32> {
-    let is_operator = |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/gpujob-operator\0"));
-    let mut pids = std::fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(is_operator).context("no operator runs on this machine")
 }
 
 /// Resident memory in KiB.

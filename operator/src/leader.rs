@@ -2,76 +2,91 @@
 //!
 //! A Lease does not fence a cloud API: acts stay safe under two leaders (tokens, preconditions). What this gives is quiet.
 //! Following client-go, times written by others are never compared with our clock: only the moments at which we saw the
-//! Lease change count.
+//! record change count. Leadership is a right that runs out: two thirds into the lease after the last renewal was *sent*, with
+//! nobody having to notice, so that a leader which is cut off has stopped before anyone may follow.
+//!
+//! The same Lease says whether GpuJob is being drained ([`crate::drain`]): every replica reads it anyway.
 
-use crate::context::within;
+use crate::context::{ApiError, within};
+use crate::drain::Order;
+use gpujob_crds::names;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, PostParams};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-/// Whether this replica may act, as of now.
+/// Until when this replica may act, and until when nothing may be bought.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    leads: Option<Instant>,
+    drains: Option<Instant>,
+}
+
+/// Whether this replica may act, and whether it may buy, as of now.
 #[derive(Clone, Debug)]
-pub struct Leadership(watch::Receiver<bool>);
+pub struct Leadership(watch::Receiver<Standing>);
 
 impl Leadership {
     /// Whether this replica may act.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        *self.0.borrow()
+        lasts(self.0.borrow().leads)
     }
 
-    /// Waits until leadership changes and says what it is then.
-    pub async fn changed(&mut self) -> bool {
-        // The sender lives as long as the process; if it is gone we are shutting down and do not lead.
-        self.0.changed().await.is_ok() && *self.0.borrow()
-    }
-
-    /// Leadership that never changes, for tests and single processes.
+    /// Whether GpuJob is being drained: nothing is bought or reserved, and every node is given back.
     #[must_use]
-    pub fn always() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(true);
-        (sender, Leadership(receiver))
+    pub fn is_draining(&self) -> bool {
+        lasts(self.0.borrow().drains)
+    }
+
+    /// Waits until leadership is won or lost, or a drain begins or ends, and says whether this replica leads then.
+    pub async fn changed(&mut self) -> bool {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await; // the campaign is over, and so is this process
+        }
+        self.is_leader()
     }
 }
 
-/// What we saw of the Lease, and when we saw it change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+fn lasts(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+/// What we saw of the Lease, and when we saw its record change. The object may change without its record: a drain annotates it,
+/// and that must not keep a dead leader in office.
+#[derive(Debug, Default)]
 struct Seen {
-    holder: String,
-    version: String,
-    changed: Instant,
+    record: Option<LeaseSpec>,
+    changed: Option<Instant>,
+    order: Order,
 }
 
-/// What to do about the Lease.
+/// How one look at the Lease came out.
 #[derive(Debug, PartialEq, Eq)]
-enum Decision {
-    Take,
-    Renew,
-    Wait,
+enum Held {
+    /// It is ours.
+    Ours,
+    /// It is another's until this moment, if that one stays silent.
+    Theirs(Instant),
+    /// Somebody wrote between our read and our write.
+    Unsure,
 }
 
-fn decide(seen: Option<&Seen>, me: &str, now: Instant, lease: Duration) -> Decision {
-    match seen {
-        None => Decision::Take,
-        Some(seen) if seen.holder == me => Decision::Renew,
-        Some(seen) if seen.holder.is_empty() || now.duration_since(seen.changed) > lease => Decision::Take,
-        Some(_) => Decision::Wait,
-    }
-}
-
-/// Candidate for the Lease `gpujob-operator` of `namespace`.
+/// Candidate for the Lease `gpujob-operator` of a namespace.
 pub struct Candidate {
     /// Where the Lease is.
     pub api: Api<Lease>,
     /// This replica.
     pub identity: String,
-    /// How long a silent leader keeps it.
+    /// How long a silent leader keeps it. It is renewed six times as often, and looked at by others fifteen times as often.
     pub lease: Duration,
-    /// For the renewal time in the Lease, which is there for people: nobody compares it.
-    pub clock: std::sync::Arc<dyn crate::clock::Clock>,
+    /// For the times in the Lease, which are there for people, and for how old the first order to drain is that we see.
+    pub clock: Arc<dyn crate::clock::Clock>,
 }
 
 impl std::fmt::Debug for Candidate {
@@ -80,106 +95,126 @@ impl std::fmt::Debug for Candidate {
     }
 }
 
-const NAME: &str = "gpujob-operator";
+/// How often [`Candidate::release`] is tried: a renewal that was on its way may land in between.
+const RELEASES: usize = 3;
 
 impl Candidate {
-    /// Runs for the Lease until `shutdown`, then gives it up so that the other replica need not wait.
-    pub async fn run(self, shutdown: tokio_util::sync::CancellationToken) -> (Leadership, tokio::task::JoinHandle<()>) {
-        let (sender, receiver) = watch::channel(false);
-        let task = tokio::spawn(async move { self.campaign(&sender, shutdown).await });
+    /// Runs for the Lease until `shutdown`. It is then still held: see [`Candidate::release`].
+    #[must_use]
+    pub fn run(self: &Arc<Self>, shutdown: CancellationToken) -> (Leadership, tokio::task::JoinHandle<()>) {
+        let (sender, receiver) = watch::channel(Standing::default());
+        let candidate = self.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = candidate.campaign(&sender) => {}
+            }
+            sender.send_modify(|standing| standing.leads = None);
+        });
         (Leadership(receiver), task)
     }
 
-    async fn campaign(&self, leading: &watch::Sender<bool>, shutdown: tokio_util::sync::CancellationToken) {
-        let (mut seen, mut renewed): (Option<Seen>, Option<Instant>) = (None, None);
-        let tick = self.lease / 6;
+    async fn campaign(&self, standing: &watch::Sender<Standing>) {
+        let (mut seen, mut told) = (Seen::default(), (false, false));
         loop {
-            match tokio::time::timeout(self.lease / 2, self.step(&mut seen)).await {
-                Ok(Ok(true)) => renewed = Some(Instant::now()),
-                Ok(Ok(false)) => renewed = None,
-                Ok(Err(error)) => tracing::warn!(%error, "lease"),
-                Err(_) => tracing::warn!("lease: no answer"),
-            }
-            // We stop two thirds into the lease after the last renewal that was answered: before anyone may take it.
-            let leads = renewed.is_some_and(|at| at.elapsed() < self.lease * 2 / 3);
-            if leading.send_if_modified(|old| std::mem::replace(old, leads) != leads) {
-                tracing::info!(leads, identity = self.identity, "leadership");
-            }
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(tick) => {}
-            }
-        }
-        leading.send_replace(false);
-        if let Some(seen) = seen.filter(|s| s.holder == self.identity) {
-            let _ = self.write("", &seen.version).await;
-        }
-    }
-
-    /// One look and, if it is ours to write, one write. Returns whether we hold the Lease.
-    async fn step(&self, seen: &mut Option<Seen>) -> Result<bool, crate::context::ApiError> {
-        let current = within(self.api.get_opt(NAME)).await?;
-        *seen = current.map(|lease| {
-            let version = lease.metadata.resource_version.unwrap_or_default();
-            let holder = lease.spec.and_then(|s| s.holder_identity).unwrap_or_default();
-            match seen.take() {
-                Some(old) if old.version == version => old,
-                _ => Seen { holder, version, changed: Instant::now() },
-            }
-        });
-        match decide(seen.as_ref(), &self.identity, Instant::now(), self.lease) {
-            Decision::Wait => Ok(false),
-            Decision::Take | Decision::Renew => {
-                let version = seen.as_ref().map_or("", |s| s.version.as_str());
-                match self.write(&self.identity, version).await {
-                    Ok(lease) => {
-                        let version = lease.metadata.resource_version.unwrap_or_default();
-                        *seen = Some(Seen { holder: self.identity.clone(), version, changed: Instant::now() });
-                        Ok(true)
-                    }
-                    Err(error) if error.is_conflict() => Ok(false),
-                    Err(error) => Err(error),
+            // Before the question: the renewal that it may lead to is seen by others no earlier than this.
+            let asked = Instant::now();
+            let answer = tokio::time::timeout(self.lease / 2, self.look(&mut seen)).await.unwrap_or(Err(ApiError::Timeout));
+            let mut new = Standing { drains: seen.order.until(), ..*standing.borrow() };
+            let pause = match answer {
+                Ok(Held::Ours) => {
+                    new.leads = Some(asked + self.lease * 2 / 3);
+                    self.lease / 6
                 }
+                Ok(Held::Theirs(until)) => {
+                    new.leads = None;
+                    until.saturating_duration_since(Instant::now()).min(self.lease / 15)
+                }
+                Ok(Held::Unsure) => self.lease / 150,
+                // What we had runs out by itself.
+                Err(error) => {
+                    tracing::warn!(%error, "lease");
+                    self.lease / 15
+                }
+            };
+            let now = (lasts(new.leads), lasts(new.drains));
+            standing.send_if_modified(|old| {
+                *old = new;
+                now != told
+            });
+            if std::mem::replace(&mut told, now) != now {
+                tracing::info!(leads = now.0, draining = now.1, identity = self.identity, "leadership");
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One look and, if it is ours to write, one write.
+    async fn look(&self, seen: &mut Seen) -> Result<Held, ApiError> {
+        let current = within(self.api.get_opt(names::LEASE)).await?;
+        let now = Instant::now();
+        let record = current.as_ref().and_then(|lease| lease.spec.clone());
+        if seen.changed.is_none() || seen.record != record {
+            (seen.record, seen.changed) = (record, Some(now));
+        }
+        let order = current.as_ref().and_then(|lease| lease.annotations().get(names::DRAINING));
+        seen.order.look(order.map(String::as_str), now, self.clock.now());
+
+        let holder = seen.record.as_ref().and_then(|record| record.holder_identity.as_deref()).unwrap_or_default();
+        let until = seen.changed.unwrap_or(now) + self.lease;
+        if current.is_some() && !holder.is_empty() && holder != self.identity && now < until {
+            return Ok(Held::Theirs(until));
+        }
+        match self.write(current, &self.identity).await {
+            Ok(written) => {
+                (seen.record, seen.changed) = (written.spec, Some(now));
+                Ok(Held::Ours)
+            }
+            Err(error) if error.is_conflict() => Ok(Held::Unsure),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the Lease up, so that the other replica need not wait. To be called when nothing acts any more.
+    pub async fn release(&self) {
+        for _ in 0..RELEASES {
+            match within(self.api.get_opt(names::LEASE)).await {
+                Ok(Some(lease)) if lease.spec.as_ref().and_then(|s| s.holder_identity.as_ref()) == Some(&self.identity) => {
+                    match self.write(Some(lease), "").await {
+                        Err(error) if error.is_conflict() => {}
+                        Err(error) => return tracing::warn!(%error, "giving the lease up"),
+                        Ok(_) => return tracing::info!(identity = self.identity, "the lease is given up"),
+                    }
+                }
+                Ok(_) => return,
+                Err(error) => return tracing::warn!(%error, "giving the lease up"),
             }
         }
     }
 
-    async fn write(&self, holder: &str, version: &str) -> Result<Lease, crate::context::ApiError> {
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(NAME.into()),
-                resource_version: Some(version.to_owned()).filter(|v| !v.is_empty()),
-                ..Default::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(holder.to_owned()),
-                lease_duration_seconds: i32::try_from(self.lease.as_secs()).ok(),
-                renew_time: Some(MicroTime(self.clock.now())),
-                ..Default::default()
-            }),
-        };
-        if version.is_empty() {
-            within(self.api.create(&PostParams::default(), &lease)).await
+    /// Writes the record, on the very version that was read. Whatever else the object carries stays.
+    async fn write(&self, current: Option<Lease>, holder: &str) -> Result<Lease, ApiError> {
+        let there = current.is_some();
+        let name = || ObjectMeta { name: Some(names::LEASE.into()), ..Default::default() };
+        let mut lease = current.unwrap_or_else(|| Lease { metadata: name(), spec: None });
+        let now = MicroTime(self.clock.now());
+        let record = lease.spec.get_or_insert_default();
+        if record.holder_identity.as_deref() != Some(holder) && !holder.is_empty() {
+            record.acquire_time = Some(now.clone());
+            record.lease_transitions = Some(record.lease_transitions.map_or(0, |n| n + 1));
+        }
+        record.holder_identity = Some(holder.to_owned());
+        record.lease_duration_seconds = i32::try_from(self.lease.as_secs()).ok();
+        record.renew_time = Some(now);
+        if there {
+            within(self.api.replace(names::LEASE, &PostParams::default(), &lease)).await
         } else {
-            within(self.api.replace(NAME, &PostParams::default(), &lease)).await
+            within(self.api.create(&PostParams::default(), &lease)).await
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_leader_is_replaced_and_a_live_one_is_not() {
-        let lease = Duration::from_secs(15);
-        let start = Instant::now();
-        let held = |holder: &str| Seen { holder: holder.into(), version: "1".into(), changed: start };
-        assert_eq!(decide(None, "me", start, lease), Decision::Take);
-        assert_eq!(decide(Some(&held("me")), "me", start, lease), Decision::Renew);
-        assert_eq!(decide(Some(&held("other")), "me", start + lease, lease), Decision::Wait);
-        assert_eq!(decide(Some(&held("other")), "me", start + lease + Duration::from_millis(1), lease), Decision::Take);
-        assert_eq!(decide(Some(&held("")), "me", start, lease), Decision::Take);
-    }
-}
+#[path = "leader_tests.rs"]
+mod tests;

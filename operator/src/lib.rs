@@ -7,6 +7,7 @@ pub mod capacity;
 pub mod clock;
 pub mod cloud;
 pub mod context;
+pub mod drain;
 pub mod http;
 pub mod job;
 pub mod leader;

@@ -99,19 +99,19 @@ pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOn
     let Parts { client, clock, clouds, requests, identity, lease, settings } = parts;
     let (queues, ends) = Queues::new();
     let stores = watch::start(&client, &queues, &shutdown);
-    let candidate = leader::Candidate {
+    let candidate = Arc::new(leader::Candidate {
         api: Api::namespaced(client.clone(), &settings.namespace),
         identity: identity.clone(),
         lease,
         clock: clock.clone(),
-    };
+    });
     tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
         filled = stores.ready() => filled?,
     }
     // Caches first, then the Lease: who leads can act at once.
-    let (leadership, campaign) = candidate.run(shutdown.clone()).await;
+    let (leadership, campaign) = candidate.run(shutdown.clone());
     let ctx = Arc::new(Ctx {
         recorder: Recorder::new(client.clone(), Reporter { controller: "gpujob-operator".into(), instance: Some(identity) }),
         client,
@@ -127,9 +127,18 @@ pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOn
         requests,
     });
     ready(ctx.clone());
-    controllers(ctx, ends, shutdown.clone()).await;
-    // The Lease is given up before we go, so that the other replica need not wait.
-    let _ = tokio::time::timeout(Duration::from_secs(5), campaign).await;
+    // First nothing acts any more, then the Lease is given up, so that the other replica need not wait. Controllers are dropped
+    // where they stand: what they were at is as after a crash, and whoever leads next goes on from there.
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => {}
+        () = controllers(ctx, ends, shutdown.clone()) => {}
+    }
+    let release = async {
+        let _ = campaign.await;
+        candidate.release().await;
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(5), release).await;
     Ok(())
 }
 
@@ -175,7 +184,7 @@ fn counted<E: std::error::Error + Send + Sync + 'static>(
     looked.map_err(Into::into)
 }
 
-/// When leadership is won, and every 5 minutes as a safety net, everything is worth a look.
+/// When leadership is won, when a drain begins or ends, and every 5 minutes as a safety net, everything is worth a look.
 async fn look_at_everything(ctx: Arc<Ctx>, shutdown: CancellationToken) {
     let mut leader = ctx.leader.clone();
     loop {

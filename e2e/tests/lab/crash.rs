@@ -5,8 +5,7 @@ use crate::session::Given;
 use anyhow::{Context, Result, ensure};
 use gpujob_crds::GpuNode;
 use gpujob_crds::conditions::{find, is_true, job as condition};
-use gpujob_e2e::measure;
-use gpujob_e2e::process::kill;
+use gpujob_e2e::operator::{self, End};
 use gpujob_e2e::progress::until;
 use kube::Api;
 use kube::api::ListParams;
@@ -36,12 +35,12 @@ pub(crate) async fn killed(given: Given) -> Result<()> {
     let ours = |node: &GpuNode| node.spec.launched_for.iter().any(|reservation| reservation.name == trying.name);
     let intent = nodes.list(&ListParams::default()).await?.items.into_iter().find(ours).context("the intent is written")?;
     ensure!(intent.status.is_none_or(|status| status.instance.is_none()), "it is on record already: this proves nothing");
-    let pid = measure::operator()?;
-    kill(pid);
+    let leader = operator::leader(&given.client).await?;
+    operator::end(&given.client, &leader, End::Killed).await?;
     ec2.delete("faults").await?;
     until("another operator", Duration::from_secs(60), || async {
-        let now = measure::operator()?;
-        ensure!(now != pid, "the old one is there");
+        let now = operator::leader(&given.client).await?;
+        ensure!(now.pid != leader.pid, "the old one is there");
         Ok(())
     })
     .await?;

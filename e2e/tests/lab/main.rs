@@ -8,11 +8,14 @@
 mod api;
 mod cloud;
 mod crash;
+mod deletes;
 mod demo;
 mod endings;
 mod life;
+mod operators;
 mod readme;
 mod session;
+mod uninstall;
 
 use libtest_mimic::{Arguments, Trial};
 use session::{Session, case};
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         |trials: Vec<Trial>| -> Vec<Trial> { trials.into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())).collect() };
     let mut trials = needs_lab(vec![
         // The longest first.
+        case(&session, "whatever_is_deleted_leaves_nothing", deletes::leave_nothing),
         case(&session, "demo_from_zero_to_results_to_zero", demo::the_demo),
         case(&session, "a_failing_program_is_told_and_its_node_released", endings::failing_program),
         case(&session, "a_missing_bucket_is_told", endings::missing_bucket),
@@ -52,8 +56,14 @@ fn main() -> ExitCode {
     ]);
     trials.push(Trial::test("the_ec2_layer_tells_the_truth", move || session::block_on(cloud::layers_own_tests())));
     trials.push(Trial::test("every_command_of_the_readme_is_run", || session::block_on(readme::commands())));
-    // Alone, and after the others: it kills the operator.
-    let alone = needs_lab(vec![case(&session, "operator_killed_between_launch_and_record", crash::killed)]);
+    // Alone, and after the others: they end the operator.
+    let alone = needs_lab(vec![
+        case(&session, "operator_killed_between_launch_and_record", crash::killed),
+        case(&session, "another_operator_takes_over_in_time", operators::followed),
+        case(&session, "operators_killed_at_random_lose_and_double_nothing", operators::killed_at_random),
+        case(&session, "instances_end_themselves_when_nobody_is_home", operators::nobody_is_home),
+        case(&session, "an_uninstall_gives_everything_back_first", uninstall::drains_first),
+    ]);
     // For working on the cases themselves: the lab stays, so that the next run starts where this one ended.
     let keep = std::env::var_os("GPUJOB_LAB_KEEP").is_some();
     let down = case(&session, "down_leaves_nothing", life::down);

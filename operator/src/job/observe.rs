@@ -16,6 +16,8 @@ pub struct JobWorld {
     pub nodes: Vec<NodeFact>,
     /// Its pods of every role, by UID label. Sorted by attempt, role, name.
     pub pods: Vec<PodFact>,
+    /// GpuJob is being drained: a job that holds nothing keeps no finalizer, for nobody may be there to take it away.
+    pub draining: bool,
 }
 
 /// Gathers the world of a job. `None`: the cache does not hold it (any more).
@@ -41,7 +43,7 @@ impl JobWorld {
             .filter_map(|p| PodFact::of(p))
             .collect();
         pods.sort_by(|a, b| (a.attempt, a.role, &a.name).cmp(&(b.attempt, b.role, &b.name)));
-        Self { job, nodes, pods }
+        Self { job, nodes, pods, draining: false }
     }
 
     /// The job's UID.

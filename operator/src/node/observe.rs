@@ -13,11 +13,13 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct NodeWorld {
     pub(super) node: Arc<GpuNode>,
-    /// Seconds of the pool's idle window. Zero when the pool is gone: nothing will come.
+    /// Seconds of the pool's idle window. Zero when the pool is gone or going: nothing will come.
     pub(super) idle_after: i64,
     /// Seconds that the pool gives an instance to join, and a Ready Node to have its GPUs.
     pub(super) join_deadline: i64,
     pub(super) gpu_deadline: i64,
+    /// GpuJob is being drained: every instance is given back, whatever it does.
+    pub(super) draining: bool,
     /// Instances that carry this GpuNode's UID, by id.
     pub(super) instances: Vec<Instance>,
     /// Since when every listing was complete, and when the last one was asked for.
@@ -81,7 +83,9 @@ pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launch: Option<LaunchAnswer
     NodeWorld {
         join_deadline: pool.as_ref().map_or_else(|| GpuPoolSpec::default().join_deadline(), |p| p.spec.join_deadline()),
         gpu_deadline: pool.as_ref().map_or_else(|| GpuPoolSpec::default().gpu_deadline(), |p| p.spec.gpu_deadline()),
-        idle_after: pool.map_or(0, |p| p.spec.idle_after()),
+        // A pool that goes waits for no more work either.
+        idle_after: pool.filter(|p| p.metadata.deletion_timestamp.is_none()).map_or(0, |p| p.spec.idle_after()),
+        draining: ctx.leader.is_draining(),
         instances,
         complete_since: seen.as_ref().and_then(|s| s.complete_since),
         asked: seen.as_ref().map(|s| s.asked),

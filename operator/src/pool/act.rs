@@ -39,21 +39,8 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
     let leads = ctx.leader.is_leader();
     let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
     let nodes = sorted(&ctx.stores.nodes);
-    if pool.metadata.deletion_timestamp.is_some() {
-        ctx.capacity.forget_pool(name);
-        let left = nodes.iter().filter(|n| Some(&n.spec.pool_uid) == pool.metadata.uid.as_ref()).count();
-        if !leads || !pool.finalizers().iter().any(|f| f == FINALIZER) {
-            return Ok(None);
-        }
-        if left > 0 {
-            tracing::info!(pool = name, left, "waiting for its nodes to become empty");
-            return Ok(Some(Duration::from_secs(5)));
-        }
-        // Never accepted, so nothing was made for it: a pool with a wrong region or no credentials must be deletable.
-        if pool.status.as_ref().is_some_and(|s| s.prepared.is_some()) {
-            ctx.clouds.machines(&scope).await?.release(&pool.uid().unwrap_or_default(), &ctx.settings.cluster).await?;
-        }
-        return finalizers(ctx, &pool, false).await.map(|()| None);
+    if pool.metadata.deletion_timestamp.is_some() || ctx.leader.is_draining() {
+        return let_go(ctx, &pool, &scope, &nodes).await;
     }
     if leads && !pool.finalizers().iter().any(|f| f == FINALIZER) {
         // Before anything is made for it in the cloud.
@@ -123,6 +110,26 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
     }
     let age = Duration::try_from(age).unwrap_or_default();
     Ok(Some(checked.as_ref().err().map_or(REFRESH.saturating_sub(age), |e| e.class.first_wait().min(REFRESH))))
+}
+
+/// The pool is deleted, or GpuJob is being drained: what was made for it in the cloud goes once its nodes are gone, then our finalizer.
+/// After a drain the pool stays, as its owner's to keep or to delete, and is prepared anew by the next install.
+async fn let_go(ctx: &Ctx, pool: &GpuPool, scope: &Scope, nodes: &[Arc<gpujob_crds::GpuNode>]) -> Result<Option<Duration>, Error> {
+    let name = pool.name_any();
+    ctx.capacity.forget_pool(&name);
+    if !ctx.leader.is_leader() || !pool.finalizers().iter().any(|f| f == FINALIZER) {
+        return Ok(None);
+    }
+    let left = nodes.iter().filter(|n| Some(&n.spec.pool_uid) == pool.metadata.uid.as_ref()).count();
+    if left > 0 {
+        tracing::info!(pool = name, left, "waiting for its nodes to go");
+        return Ok(Some(Duration::from_secs(5)));
+    }
+    // Never accepted, so nothing was made for it: a pool with a wrong region or no credentials must be deletable.
+    if pool.status.as_ref().is_some_and(|s| s.prepared.is_some()) {
+        ctx.clouds.machines(scope).await?.release(&pool.uid().unwrap_or_default(), &ctx.settings.cluster).await?;
+    }
+    finalizers(ctx, pool, false).await.map(|()| None)
 }
 
 /// What the provider makes of the settings now, and what it sells. Followers do not prepare: that writes in the cloud.

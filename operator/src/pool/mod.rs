@@ -6,7 +6,8 @@
 //!                   v
 //!                Stalled (tried again each minute, and at once when the spec changes)
 //! ```
-//! Deleting a pool waits for its GpuNodes: they drain as they become empty; then its launch templates go.
+//! Deleting a pool waits for its GpuNodes: they get no more work and go as they become empty; then its launch templates go. With
+//! `spec.deletion: Refuse` the chart's admission policy refuses the deletion while there are any.
 
 mod act;
 mod plan;

@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::sync::Arc;
 
-/// The finalizer of a GpuPool: its GpuNodes, and what was made for it in the cloud.
-pub(super) const FINALIZER: &str = "gpujob.dev/pool";
+pub(super) use gpujob_crds::names::POOL_FINALIZER as FINALIZER;
 
 /// What the provider said of the settings.
 pub(super) enum Checked<'a> {

@@ -16,6 +16,8 @@ use std::sync::Arc;
 /// The scheduler's view.
 #[derive(Clone, Debug, Default)]
 pub(super) struct World {
+    /// GpuJob is being drained: nobody gets anything.
+    pub(super) draining: bool,
     /// By priority, then age, then UID.
     pub(super) pending: Vec<Pending>,
     /// Jobs that ask for nothing now and whose status still says what they wait for.
@@ -60,7 +62,7 @@ pub(super) fn observe(ctx: &Ctx, own: &BTreeMap<String, Arc<GpuNode>>, now: Time
     waiting.sort_by(|a, b| (-a.priority, a.created, &a.uid).cmp(&(-b.priority, b.created, &b.uid)));
     let pools = sorted(&ctx.stores.pools).into_iter().map(|pool| view(ctx, pool, now)).collect();
     let namespaces = ctx.stores.namespaces.state().iter().map(|n| (n.name_any(), n.labels().clone())).collect();
-    World { pending: waiting, silent, nodes, pools, namespaces }
+    World { draining: ctx.leader.is_draining(), pending: waiting, silent, nodes, pools, namespaces }
 }
 
 /// Whether `cached` is from before `mine`. Resource versions of one kind may be compared as numbers (Kubernetes 1.35 API

@@ -43,6 +43,10 @@ pub(super) struct Plan {
 /// The plan for all pending jobs.
 pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
+    if world.draining {
+        world.pending.iter().for_each(|job| plan.wait(job, draining()));
+        return plan;
+    }
     let mut free: BTreeMap<String, i32> = world.nodes.iter().map(|n| (n.name_any(), n.free_gpus())).collect();
     let mut held = held(world);
     for job in &world.pending {
@@ -77,6 +81,11 @@ pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
         }
     }
     plan
+}
+
+fn draining() -> Why {
+    let message = "GpuJob is being drained before it is uninstalled: nothing is bought. It goes on when GpuJob is installed again";
+    Why { reason: "Draining".into(), message: message.into(), ..Why::default() }
 }
 
 impl Plan {
@@ -139,6 +148,9 @@ fn ails(node: &GpuNode, now: Timestamp) -> bool {
 fn serves(world: &World, node: &GpuNode, job: &Pending) -> bool {
     let Some(view) = world.pools.iter().find(|p| p.pool.metadata.uid.as_deref() == Some(&node.spec.pool_uid)) else { return false };
     let market = node.spec.launch.market;
+    if view.pool.metadata.deletion_timestamp.is_some() {
+        return false; // its nodes end with the work that they have
+    }
     if !world.admits(&view.pool, job) || !(job.markets.is_empty() || market.is_some_and(|m| job.markets.contains(&m))) {
         return false;
     }

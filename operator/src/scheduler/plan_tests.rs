@@ -64,6 +64,7 @@ fn limited(offers: Vec<Offer>, limits: Limits) -> PoolView {
 
 fn world(jobs: Vec<Pending>, pools: Vec<PoolView>) -> World {
     World {
+        draining: false,
         pending: jobs,
         silent: vec![],
         nodes: vec![],
@@ -115,6 +116,30 @@ fn bought(plan: &Plan) -> Vec<&Rung> {
 
 fn why(world: &World) -> String {
     plan(world, now()).waiting.values().next().map_or_else(String::new, |w| w.reason.clone())
+}
+
+#[test]
+fn a_drain_gives_nobody_anything_and_says_so() {
+    let offers = vec![offer("g6.xlarge", "a", Market::Spot, 300_000, 1)];
+    let mut w = world(vec![job("j")], vec![pool(offers)]);
+    w.nodes = vec![node("free", 1, 0)];
+    assert_eq!(plan(&w, Timestamp::UNIX_EPOCH).actions.len(), 1, "else it would get the free node");
+    w.draining = true;
+    let p = plan(&w, Timestamp::UNIX_EPOCH);
+    assert!(p.actions.is_empty());
+    assert_eq!(p.waiting["j"].reason, "Draining");
+}
+
+#[test]
+fn the_nodes_of_a_pool_that_goes_get_no_more_work() {
+    let mut view = pool(vec![]);
+    let mut going = (*view.pool).clone();
+    going.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+    (view.pool, view.ready) = (Arc::new(going), false);
+    view.offers = vec![(offer("g6.xlarge", "a", Market::Spot, 300_000, 1), None)];
+    let mut w = world(vec![job("j")], vec![view]);
+    w.nodes = vec![node("free", 1, 0)];
+    assert!(plan(&w, Timestamp::UNIX_EPOCH).actions.is_empty());
 }
 
 #[test]

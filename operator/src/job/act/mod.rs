@@ -65,6 +65,7 @@ pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Dura
     }
     finish::orphans(ctx, job).await?;
     let Some(mut world) = observe(job, &ctx.stores.jobs, &ctx.stores.nodes, &ctx.stores.pods) else { return Ok(None) };
+    world.draining = ctx.leader.is_draining();
     confirm(ctx, &mut world).await?;
     let now = ctx.clock.now();
     let plan = plan::plan(&world, now);
@@ -103,7 +104,7 @@ async fn confirm(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
         }
     }
     if node.is_some() || pod.is_some() {
-        *world = JobWorld::new(world.job.clone(), &nodes, &pods);
+        *world = JobWorld { draining: world.draining, ..JobWorld::new(world.job.clone(), &nodes, &pods) };
     }
     Ok(())
 }

@@ -104,7 +104,7 @@ fn pod_finalizers(d: &mut Draft<'_>) {
 fn job_finalizer(d: &mut Draft<'_>) {
     let world = d.world;
     let ours = world.job.finalizers().iter().any(|f| f == names::JOB_FINALIZER);
-    let done = (ended(&d.recorded) || world.deleting()) && open(&d.recorded).is_none();
+    let done = (ended(&d.recorded) || world.deleting() || world.draining) && open(&d.recorded).is_none();
     let reserved = world.nodes.iter().any(|n| n.reservations.iter().any(|r| r.job_uid == world.uid()));
     if ours && done && !reserved && !world.pods.iter().any(PodFact::held) {
         d.act(Action::RemoveJobFinalizer);

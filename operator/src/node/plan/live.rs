@@ -1,7 +1,7 @@
 //! An instance that was bought: does it join, have its GPUs, and have work?
 
 use super::proof::{allocatable, is_ready, proved, ready_since};
-use super::{ABSENCE, Action, NEVER_JOINED, NO_GPU, NOT_READY_DEADLINE, Plan, SILENT, later, note, transition};
+use super::{ABSENCE, Action, NEVER_JOINED, NO_GPU, NODE_GONE, NOT_READY_DEADLINE, Plan, SILENT, later, note, transition};
 use crate::node::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition};
 use gpujob_crds::names;
@@ -65,7 +65,7 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
     let node = &world.node;
     let Some(kube_node) = world.claimants.iter().find(|n| n.name_any() == *name) else {
         note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeMissing", "the Node object is not there");
-        return not_ready(plan, now);
+        return not_ready(plan, now, NODE_GONE, "its Node was deleted");
     };
     if !kube_node.labels().contains_key(names::NODE_LABEL) {
         // Recorded, but the label write was lost.
@@ -74,7 +74,7 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
     let gpus = allocatable(kube_node, &node.spec.resource_name);
     if !is_ready(kube_node) {
         note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeNotReady", "waiting for the kubelet to be Ready");
-        not_ready(plan, now);
+        not_ready(plan, now, NOT_READY_DEADLINE, SILENT);
     } else if gpus < instance.gpus {
         // A kubelet that comes back has its plugins register again: the deadline runs from its latest start.
         let registered = transition(&plan.status, condition::REGISTERED, now);
@@ -101,10 +101,10 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
 }
 
 /// A Node that was accepted and does not work costs money all the same: borne for a while, then given back.
-fn not_ready(plan: &mut Plan, now: Timestamp) {
-    let end = later(transition(&plan.status, condition::INITIALIZED, now), NOT_READY_DEADLINE);
+fn not_ready(plan: &mut Plan, now: Timestamp, borne: SignedDuration, why: &'static str) {
+    let end = later(transition(&plan.status, condition::INITIALIZED, now), borne);
     if now >= end {
-        plan.actions.push(Action::Reclaim(SILENT));
+        plan.actions.push(Action::Reclaim(why));
     } else {
         plan.wake_at(end);
     }

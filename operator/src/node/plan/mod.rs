@@ -19,6 +19,8 @@ pub(in crate::node) const NO_GPU: &str = "its GPUs did not appear in time";
 pub(in crate::node) const SILENT: &str = "its Node was not Ready for 10 minutes";
 /// How long a Node that was accepted may be missing or not Ready.
 const NOT_READY_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+/// How long the Node of an instance may be absent. A kubelet registers once: a Node that somebody deleted does not come back.
+const NODE_GONE: SignedDuration = SignedDuration::from_secs(30);
 /// How long complete listings must show nothing before nothing is believed to exist: EC2's lag, see AWS "eventual consistency".
 const ABSENCE: SignedDuration = SignedDuration::from_mins(5);
 /// How long pods of a dying GpuNode may take to stop.
@@ -77,7 +79,9 @@ pub(in crate::node) fn plan(world: &NodeWorld, now: Timestamp) -> Plan {
         set_ready(node, &mut plan, now, Some("Terminating"));
         return plan;
     }
-    if plan.status.instance.is_some() {
+    if world.draining {
+        plan.actions.push(Action::Reclaim("GpuJob is being drained"));
+    } else if plan.status.instance.is_some() {
         live::live(world, &mut plan, now);
     } else {
         launch::launch(world, &mut plan, now);

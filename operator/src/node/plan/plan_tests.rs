@@ -59,6 +59,7 @@ fn world(node: GpuNode) -> NodeWorld {
         idle_after: 300,
         join_deadline: 900,
         gpu_deadline: 300,
+        draining: false,
         instances: vec![],
         complete_since: Some(at(-1000)),
         asked: Some(at(0)),
@@ -310,13 +311,14 @@ fn a_kubelet_that_restarts_under_a_job_is_given_time_for_its_gpus() {
 
 #[test]
 fn a_node_that_joined_and_is_silent_is_given_back_after_its_deadline() {
-    for claimants in [vec![reporting(1, "Unknown", 5000)], vec![]] {
+    let gone = ("its Node was deleted", vec![], 30);
+    for (why, claimants, borne) in [(SILENT, vec![reporting(1, "Unknown", 5000)], 600), gone] {
         let mut w = running();
         w.claimants = claimants;
         let (w, done) = step(w, at(5000));
-        assert_eq!((done.actions, done.wake), (vec![], Some(at(5600))));
-        assert_eq!(plan(&w, at(5599)).actions, vec![]);
-        assert_eq!(plan(&w, at(5600)).actions, vec![Action::Reclaim(SILENT)]);
+        assert_eq!((done.actions, done.wake), (vec![], Some(at(5000 + borne))));
+        assert_eq!(plan(&w, at(4999 + borne)).actions, vec![]);
+        assert_eq!(plan(&w, at(5000 + borne)).actions, vec![Action::Reclaim(why)]);
     }
 }
 
@@ -328,4 +330,16 @@ fn a_refusal_of_the_call_after_an_unanswered_send_proves_nothing() {
     assert_eq!(done.actions, vec![]);
     assert!(conditions::find(&done.status.conditions, condition::LAUNCHED).is_none_or(|c| c.status != "False"));
     assert!(!plan(&deleted(w, 6), at(7)).actions.contains(&Action::RemoveFinalizer), "it may have been obeyed");
+}
+
+#[test]
+fn a_drain_gives_back_whatever_there_is_and_launches_nothing() {
+    let mut starting = world(intent());
+    starting.draining = true;
+    assert!(matches!(plan(&starting, at(1)).actions[..], [Action::Reclaim(_)]), "nothing is launched");
+    let mut busy = running();
+    busy.draining = true;
+    assert!(matches!(plan(&busy, at(150)).actions[..], [Action::Reclaim(_)]));
+    let (_, done) = step(deleted(busy, 150), at(160));
+    assert!(!done.actions.iter().any(|a| matches!(a, Action::Reclaim(_))), "it goes its usual way: {:?}", done.actions);
 }

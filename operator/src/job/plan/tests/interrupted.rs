@@ -213,3 +213,26 @@ fn of_two_reservations_for_one_attempt_one_goes() {
     assert!(c.node("gn-b").reservations().is_empty() && !c.node("gn-a").reservations().is_empty());
     assert!(c.actions.iter().any(|a| matches!(a, Action::Release { resource_version, .. } if resource_version == "7")));
 }
+
+#[test]
+fn after_a_drain_a_job_waits_and_holds_nothing_that_only_an_operator_could_take_away() {
+    let mut c = Cluster::running(|s| s.backoff_limit = Some(0));
+    (c.now, c.draining) = (at(20), true);
+    let now = c.now;
+    c.node("gn-1").metadata.deletion_timestamp = Some(Time(now));
+    c.settle();
+    assert_eq!(c.attempt(1).outcome, Some(Outcome::Interrupted));
+    c.nodes.clear();
+    c.pods.clear();
+    c.wait(30);
+    assert_eq!(c.job.metadata.finalizers, None, "nobody may be there to take it away");
+    assert_eq!((c.status().failures, c.status().completion_time), (None, None));
+    // The next install goes on where this one was.
+    c.draining = false;
+    c.stored(Role::Resolve, 1, &plain(Mover::Resolve, Answer::Free));
+    c.wait(60);
+    assert_eq!(next(&c.job, c.now), Next::Attempt(2));
+    c.reserve("gn-2", 2);
+    c.settle();
+    assert!(c.job.metadata.finalizers.is_some());
+}

@@ -26,6 +26,7 @@ pub(super) struct Cluster {
     pub(super) now: Timestamp,
     pub(super) actions: Vec<Action>,
     pub(super) gone: bool,
+    pub(super) draining: bool,
     made: usize,
 }
 
@@ -54,7 +55,7 @@ impl Cluster {
     pub(super) fn new(change: impl FnOnce(&mut GpuJobSpec)) -> Self {
         let mut job = job();
         change(&mut job.spec);
-        Self { job, nodes: vec![], pods: vec![], now: at(0), actions: vec![], gone: false, made: 0 }
+        Self { job, nodes: vec![], pods: vec![], now: at(0), actions: vec![], gone: false, draining: false, made: 0 }
     }
 
     /// Up to a program that runs as attempt 1 on node `gn-1`.
@@ -90,7 +91,7 @@ impl Cluster {
         let arc = |n: &GpuNode| Arc::new(n.clone());
         let nodes: Vec<_> = self.nodes.iter().map(arc).collect();
         let pods: Vec<_> = self.pods.iter().map(|p| Arc::new(p.clone())).collect();
-        JobWorld::new(Arc::new(self.job.clone()), &nodes, &pods)
+        JobWorld { draining: self.draining, ..JobWorld::new(Arc::new(self.job.clone()), &nodes, &pods) }
     }
 
     /// One pass: the plan and its effects. Returns whether it wrote anything.

@@ -1,0 +1,93 @@
+//! `cargo soak`: long proofs on the lab, each also run in a short form by `cargo test`.
+//!
+//! Each subcommand prints what it does as it goes, and one line at its end. Its exit code is not 0 unless all of it held. Nothing
+//! is taken from the operator's word: launches and what is left are asked from EC2, results are read from the store.
+
+pub mod given;
+pub mod kill;
+pub mod nobody_home;
+mod sim;
+pub mod takeover;
+
+use crate::lab::Lab;
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use std::future::Future;
+use std::time::Instant;
+
+/// One proof.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Soak {
+    /// Kill -9 the operator at random moments while jobs run: no double launch, no orphan, all results whole, zero at the end
+    Kill(kill::Plan),
+    /// Kill, lose and stop the leading operator, and measure until the other one acts
+    Takeover {
+        /// How often each
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+    },
+    /// No operator, no credentials, no API server, no kubelet: instances end themselves
+    NobodyHome {
+        /// Only this case
+        #[arg(long)]
+        case: Option<nobody_home::Case>,
+    },
+    /// Random lives of the operator in virtual time
+    Sim {
+        /// How many
+        #[arg(long, default_value_t = 100_000)]
+        schedules: u64,
+    },
+    /// Known bugs, each planted in a copy of the source: the simulator must find every one
+    Planted,
+    /// All of them, the long way
+    All,
+}
+
+/// Runs proofs; the lab is brought up if it is not, and taken down unless `keep`.
+///
+/// # Errors
+/// Something did not hold.
+pub async fn run(soak: Soak, keep: bool) -> Result<()> {
+    match soak {
+        Soak::Sim { schedules } => sim::schedules(schedules).await,
+        Soak::Planted => sim::planted().await,
+        Soak::Kill(plan) => on_lab(keep, |lab| async move { say(kill::run(&lab, &plan).await?) }).await,
+        Soak::Takeover { runs } => on_lab(keep, |lab| async move { say(takeover::run(&lab, runs).await?) }).await,
+        Soak::NobodyHome { case } => on_lab(keep, |lab| async move { say(nobody_home::run(&lab, case).await?) }).await,
+        Soak::All => {
+            on_lab(keep, |lab| async move {
+                say(takeover::run(&lab, 5).await?)?;
+                say(kill::run(&lab, &kill::Plan::default()).await?)?;
+                say(nobody_home::run(&lab, None).await?)
+            })
+            .await?;
+            sim::schedules(100_000).await?;
+            sim::planted().await
+        }
+    }
+}
+
+fn say(summary: impl std::fmt::Display) -> Result<()> {
+    println!("{summary}");
+    Ok(())
+}
+
+async fn on_lab<F: Future<Output = Result<()>>>(keep: bool, proof: impl FnOnce(Lab) -> F) -> Result<()> {
+    let started = Instant::now();
+    let lab = Lab::up().await?;
+    let outcome = async {
+        lab.install().await.context("install")?;
+        proof(lab.clone()).await
+    }
+    .await;
+    if !keep {
+        let down = lab.down().await;
+        outcome?;
+        down.context("the lab could not be taken down")?;
+    } else {
+        outcome?;
+    }
+    eprintln!("{:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
