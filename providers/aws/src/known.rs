@@ -56,6 +56,11 @@ impl Known {
         bases.filter_map(|entry| entry.content.variant(image)).find(|content| content.name() == template.name)
     }
 
+    /// It was removed because nobody needs it.
+    pub(crate) fn forget(&self, name: &str) {
+        self.held().remove(name);
+    }
+
     /// Nothing of this pool shall be made again.
     pub(crate) fn forget_pool(&self, pool_uid: &str) {
         self.held().retain(|_, entry| entry.content.pool_uid != pool_uid);
