@@ -177,7 +177,7 @@ impl Account {
             why: None,
             noticed: None,
             joined: None,
-            max_lifetime: named.map_or(jiff::SignedDuration::from_hours(10 * 8766), |t| t.max_lifetime),
+            max_lifetime: named.map(|t| t.max_lifetime),
             silent_since: None,
             shown_from: self.now + self.manners.lag,
             found_from: self.now + self.manners.id_lag,
@@ -219,3 +219,7 @@ fn rank(class: &ErrorClass) -> u8 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;
