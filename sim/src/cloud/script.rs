@@ -1,7 +1,7 @@
 //! How a test sets the scene. What is set here stays until it is set otherwise.
 
 use super::FakeCloud;
-use super::account::{Boot, Due};
+use super::account::{Boot, Due, Volume};
 use super::calls::{Fault, Operation};
 use super::events::What;
 use super::machine::{ANNOUNCED, Machine};
@@ -203,6 +203,17 @@ impl FakeCloud {
     #[must_use]
     pub fn plant(&self, place: &Place, tags: BTreeMap<String, String>) -> String {
         self.with(|account| account.make_machine(place, tags, "", "somebody"))
+    }
+
+    /// A disk without an instance, with these tags: its id.
+    #[must_use]
+    pub fn plant_volume(&self, tags: BTreeMap<String, String>) -> String {
+        self.with(|account| {
+            let id = format!("vol-{:017x}", account.number());
+            let volume = Volume { id: id.clone(), tags, created: account.now, instance: None };
+            account.volumes.insert(id.clone(), volume);
+            id
+        })
     }
 
     /// Somebody ends an instance.
