@@ -118,7 +118,7 @@ impl Account {
                 remembers_refusals: false,
                 prefetches: true,
                 timers: true,
-                tells_ends: false,
+                tells_ends: true,
             },
             agenda: BTreeMap::new(),
             counter: 0,
@@ -182,6 +182,13 @@ impl Account {
         }
     }
 
+    /// What EventBridge makes of a change of state.
+    fn tell_end(&mut self, id: &str, state: &str) {
+        if self.manners.tells_ends {
+            self.warn(id, NoticeKind::Interruption, state, Some(self.now));
+        }
+    }
+
     /// Writes to the queue.
     pub(super) fn warn(&mut self, id: &str, kind: NoticeKind, code: &str, at: Option<Timestamp>) {
         let (number, now) = (self.number(), self.now);
@@ -195,9 +202,7 @@ impl Account {
         machine.ending = Some(now);
         machine.why = Some(why.to_owned());
         self.tell(id, What::Ending(why.to_owned()));
-        if self.manners.tells_ends {
-            self.warn(id, NoticeKind::Interruption, "shutting-down", Some(now));
-        }
+        self.tell_end(id, "shutting-down");
         self.plan(now + self.manners.shutdown, Due::Gone(id.to_owned()));
     }
 
@@ -216,6 +221,7 @@ impl Account {
             self.volumes.retain(|_, v| v.instance.as_deref() != Some(id));
         }
         self.tell(id, What::Gone);
+        self.tell_end(id, "terminated");
     }
 
     /// The dead man's rules, as providers/aws writes them into user data.

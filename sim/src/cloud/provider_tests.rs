@@ -155,6 +155,7 @@ async fn an_end_takes_its_time_and_can_be_asked_again() {
 #[tokio::test(start_paused = true)]
 async fn interruptions_are_polled_and_queued_and_come_true() {
     let cloud = cloud();
+    cloud.set_tells_ends(false);
     let buyer = Buyer::new(&cloud).await;
     let id = buyer.buy("a", 1).await.expect("bought").id;
     sleep(SECOND * 30).await;
@@ -181,6 +182,21 @@ async fn interruptions_are_polled_and_queued_and_come_true() {
     assert!(buyer.provider.notices(&queue).await.expect("nothing").is_empty());
     assert_eq!(buyer.provider.notices(&NoticeSource::Poll).await.expect("polled")[0].code, "instance-terminated-no-capacity");
     sleep(SECOND * 600).await;
+    assert!(buyer.provider.notices(&NoticeSource::Poll).await.expect("polled").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_told_of_every_end() {
+    let cloud = cloud();
+    let buyer = Buyer::new(&cloud).await;
+    let id = buyer.buy("a", 1).await.expect("bought").id;
+    cloud.end(&id);
+    sleep(SECOND * 20).await;
+    let read = buyer.provider.notices(&NoticeSource::Queue(QUEUE.into())).await.expect("read");
+    assert_eq!(
+        read.iter().map(|n| (n.instance.as_str(), n.code.as_str())).collect::<Vec<_>>(),
+        [(&*id, "shutting-down"), (&*id, "terminated")]
+    );
     assert!(buyer.provider.notices(&NoticeSource::Poll).await.expect("polled").is_empty());
 }
 

@@ -98,7 +98,8 @@ impl FakeCloud {
         self.with(|account| account.manners.prefetches = offered);
     }
 
-    /// Whether the queue is told of every instance that ends, as EventBridge does when its rule asks for state changes.
+    /// Whether the queue is told of every instance that ends, as EventBridge does when its rule asks for state changes. It is,
+    /// until told otherwise.
     pub fn set_tells_ends(&self, tells: bool) {
         self.with(|account| account.manners.tells_ends = tells);
     }

@@ -4,6 +4,7 @@
 
 mod cloud;
 mod conformance;
+mod contract;
 
 use cloud::{Cloud, cloud};
 use conformance::Buyer;
