@@ -90,8 +90,7 @@ pub async fn a_full_subnet_is_of_one_zone(laboratory: &dyn Laboratory) {
         let (here, there): (Vec<Offer>, Vec<Offer>) =
             buyer.offers.iter().filter(|o| o.market == market).cloned().partition(|o| o.zone == zone);
         let error = buyer.provider.launch(&buyer.call_for(&format!("here-{market}"), &here[..1], &buyer.prepared)).await.expect_err("full");
-        assert!(error.class.is_refusal(), "{error}");
-        assert_eq!(spoken_of(&error.refusals), BTreeSet::from([place_of(&here[0])]));
+        refused(&error, &here[..1], &ErrorClass::Addresses);
         buyer.provider.launch(&buyer.call_for(&format!("there-{market}"), &there[..1], &buyer.prepared)).await.expect("bought");
     }
 }

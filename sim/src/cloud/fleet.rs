@@ -202,6 +202,7 @@ fn class(code: &str) -> ErrorClass {
     match code {
         "SpotMaxPriceTooLow" => ErrorClass::Price,
         "MaxSpotInstanceCountExceeded" | "VcpuLimitExceeded" => ErrorClass::Quota,
+        "InsufficientFreeAddressesInSubnet" => ErrorClass::Addresses,
         "UnauthorizedOperation" => ErrorClass::Unauthorized,
         "InvalidParameterValue" => ErrorClass::Invalid,
         _ => ErrorClass::Capacity,
@@ -214,7 +215,7 @@ fn rank(class: &ErrorClass) -> u8 {
         ErrorClass::Unauthorized => 5,
         ErrorClass::Invalid => 4,
         ErrorClass::Quota => 3,
-        ErrorClass::Capacity => 2,
+        ErrorClass::Capacity | ErrorClass::Addresses => 2,
         ErrorClass::Price => 1,
         _ => 0,
     }

@@ -37,7 +37,7 @@ async fn open() -> Ec2 {
 #[async_trait]
 impl Laboratory for Ec2 {
     async fn provider(&self) -> Arc<dyn MachineProvider> {
-        Arc::new(self.cloud.provider().await)
+        self.cloud.provider().await
     }
 
     fn pool(&self) -> GpuPool {
