@@ -4,11 +4,14 @@
 
 mod cloud;
 mod conformance;
+mod notices;
+mod templates;
 
+use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use cloud::{Cloud, cloud};
 use conformance::Buyer;
 use gpujob_crds::{GpuPool, Market};
-use gpujob_provider_core::{ErrorClass, InstanceState, MachineProvider};
+use gpujob_provider_core::{ErrorClass, InstanceState, Leftover, LeftoverKind, MachineProvider, NoticeSource};
 use serde_json::{Value, json};
 
 fn pool_with(change: impl FnOnce(&mut Value)) -> GpuPool {
@@ -94,6 +97,7 @@ async fn refusals_have_their_classes() {
         ("b", json!({"kind": "quota", "market": "spot", "vcpus": 1}), ErrorClass::Quota, "L-3819A6DF"),
         ("c", json!({"kind": "price", "type": "*", "zone": "*", "price": 500.0}), ErrorClass::Price, "SpotMaxPriceTooLow"),
         ("d", json!({"kind": "capacity", "error": "UnauthorizedOperation"}), ErrorClass::Unauthorized, "iam-policy.json"),
+        ("e", json!({"kind": "capacity", "error": "InsufficientFreeAddressesInSubnet"}), ErrorClass::Addresses, "us-east-1"),
     ] {
         if name == "c" {
             for offer in &buyer.offers {
@@ -223,6 +227,15 @@ async fn wrong_keys_are_said() {
     assert!(error.message.contains("credentials"), "{error}");
 }
 
+/// A volume that no instance has, with the tag of a cluster or of nobody.
+async fn volume(cloud: &Cloud, cluster: Option<&str>) -> String {
+    let ec2 = aws_sdk_ec2::Client::new(&cloud.config("lab", "lab-secret").await);
+    let tag = Tag::builder().key(cluster.map_or("Name", |_| "gpujob.dev/cluster")).value(cluster.unwrap_or("theirs")).build();
+    let tags = TagSpecification::builder().resource_type(ResourceType::Volume).tags(tag).build();
+    let made = ec2.create_volume().size(1).availability_zone("us-east-1a").tag_specifications(tags).send().await.unwrap();
+    made.volume_id().unwrap().to_owned()
+}
+
 /// The policy that we publish is enough for all that the provider does, and for nothing of others.
 #[tokio::test]
 async fn the_published_policy_is_enough_and_no_more() {
@@ -240,6 +253,22 @@ async fn the_published_policy_is_enough_and_no_more() {
     for id in [&launched.id, &on_demand.id] {
         aws.terminate(id).await.unwrap();
     }
+    // What is left over, what is written, what is announced.
+    let variant = aws.prefetch(&buyer.pool, &buyer.prepared, "registry.example/a:1", &buyer.cluster).await.unwrap();
+    assert_eq!(variant, None);
+    aws.console(&launched.id).await.unwrap();
+    aws.notices(&NoticeSource::Poll).await.unwrap();
+    let queue = cloud.control("GET", "world", &json!({}))["queue_url"].as_str().unwrap().to_owned();
+    let queue = NoticeSource::Queue(queue);
+    let told = aws.notices(&queue).await.unwrap();
+    assert!(!told.is_empty());
+    aws.acknowledge(&queue, &told).await.unwrap();
+    let kept = volume(&cloud, Some(&buyer.cluster)).await;
+    let left = aws.leftovers(&buyer.cluster).await.unwrap();
+    assert!(left.iter().any(|l| l.id == kept) && left.len() == 3, "a volume, a base and a variant: {left:?}");
+    for leftover in &left {
+        aws.remove(leftover).await.unwrap();
+    }
     aws.release("pool-uid", &buyer.cluster).await.unwrap();
 
     // One that has no tag of a cluster of ours.
@@ -247,6 +276,13 @@ async fn the_published_policy_is_enough_and_no_more() {
     let mut foreign = Buyer::new(&admin, pool(), "cluster-foreign").await.call("gn", Market::Spot, 1);
     foreign.request["tags"] = json!({"Name": "theirs"});
     let theirs = admin.launch(&foreign).await.unwrap();
+    let foreign_volume = volume(&cloud, None).await;
+    let theirs_too =
+        Leftover { kind: LeftoverKind::Volume, id: foreign_volume, name: String::new(), pool_uid: None, node_uid: None, created: None };
+    let error = aws.remove(&theirs_too).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unauthorized, "{error}");
+    admin.remove(&theirs_too).await.unwrap();
+    assert_eq!(aws.console(&theirs.id).await.unwrap_err().class, ErrorClass::Unauthorized);
     let error = aws.terminate(&theirs.id).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Unauthorized, "{error}");
     let error = aws.launch(&foreign).await.unwrap_err();
