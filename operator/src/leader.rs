@@ -64,6 +64,8 @@ struct Seen {
     record: Option<LeaseSpec>,
     changed: Option<Instant>,
     order: Order,
+    /// Nothing is left to lead: we have stopped acting, and give the Lease up next.
+    stood_down: bool,
 }
 
 /// How one look at the Lease came out.
@@ -162,6 +164,14 @@ impl Candidate {
         seen.order.look(order.map(String::as_str), now, self.clock.now());
 
         let holder = seen.record.as_ref().and_then(|record| record.holder_identity.as_deref()).unwrap_or_default();
+        if seen.order.is_done(now) {
+            // Our account may be gone before we are told to stop, so the Lease is given up now: the next install leads at once.
+            if std::mem::replace(&mut seen.stood_down, true) && holder == self.identity {
+                self.write(current, "").await?;
+            }
+            return Ok(Held::Theirs(now + self.lease / 15));
+        }
+        seen.stood_down = false;
         let until = seen.changed.unwrap_or(now) + self.lease;
         if current.is_some() && !holder.is_empty() && holder != self.identity && now < until {
             return Ok(Held::Theirs(until));

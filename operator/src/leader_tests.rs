@@ -229,3 +229,19 @@ async fn an_order_to_drain_reaches_both_survives_renewals_and_keeps_no_dead_lead
     tokio::time::sleep(Duration::from_secs(62)).await;
     assert!(second.leads() && !second.leadership.is_draining(), "nobody renews it: it is over");
 }
+
+#[tokio::test(start_paused = true)]
+async fn once_drained_nobody_leads_and_the_next_install_does_at_once() {
+    let (server, first, second) = two().await;
+    server.annotate("1970-01-01T00:00:05Z");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(first.leads());
+    server.annotate(crate::drain::DRAINED);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!first.leads() && !second.leads());
+    assert_eq!(server.serve("GET", b"").1["spec"]["holderIdentity"], "");
+    let next = Replica::start(&server, "c");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(next.leads() && !next.leadership.is_draining());
+    assert!(!first.leads() && !second.leads());
+}

@@ -147,6 +147,7 @@ async fn pool(given: &Given) -> Result<()> {
     let drain = Patch::Merge(json!({"spec": {"deletion": "Drain", "idleAfter": "1h"}}));
     pools.patch(POOL, &PatchParams::default(), &drain).await?;
     pools.delete(POOL, &Default::default()).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await; // until the operator has seen it
     // What runs goes on; what comes now gets nothing.
     cluster::apply(client, &given::sleeper(given::NAMESPACE, "del-late", POOL).to_string()).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;

@@ -37,6 +37,12 @@ impl Order {
         };
     }
 
+    /// Whether nothing was left when we last looked: those that ran until then lead nothing any more.
+    #[must_use]
+    pub fn is_done(&self, now: Instant) -> bool {
+        self.text.as_deref() == Some(DRAINED) && self.until.is_some_and(|until| now < until)
+    }
+
     /// Until when the order holds, if there is one.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
@@ -99,5 +105,6 @@ mod tests {
         seen.look(Some(&order(0)), start, at(0));
         seen.look(Some(DRAINED), start, at(0));
         assert_eq!(seen.until(), Some(start + HOLDS));
+        assert!(seen.is_done(start) && !seen.is_done(start + HOLDS));
     }
 }
