@@ -5,9 +5,19 @@
 //! node controller sends the launch.
 
 mod act;
+#[doc(hidden)]
+pub mod bench;
+mod cost;
 mod demand;
+mod ladder;
 mod observe;
 mod offers;
 mod plan;
+mod room;
+mod seats;
+mod tell;
+mod why;
+#[cfg(test)]
+mod worlds;
 
 pub use act::{Scheduler, run};
