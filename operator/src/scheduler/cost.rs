@@ -15,7 +15,7 @@ const REFUSED: i64 = 20;
 /// Refusals beyond these say nothing new.
 const ROW: u32 = 5;
 
-/// How much dearer a risk weighs because a deadline is near: at two hours and more before it, once; at a quarter of an hour, eight
+/// How much dearer a risk weighs because a deadline is near: at two hours and more before it, once; in the last half hour, eight
 /// times. In steps, so that jobs of about the same deadline are decided together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Hurry(i64);
