@@ -10,6 +10,7 @@ mod sim;
 pub mod takeover;
 
 use crate::lab::Lab;
+use crate::load;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use std::future::Future;
@@ -32,6 +33,10 @@ pub enum Soak {
         #[arg(long)]
         case: Option<nobody_home::Case>,
     },
+    /// A burst of jobs, one node each, then the drain: times, writes, CPU and memory of the operator
+    Burst(load::Burst),
+    /// Jobs that may not run: what it costs to hold them, and that nothing is written while nothing changes
+    Waiting(load::Waiting),
     /// Random lives of the operator in virtual time
     Sim {
         /// How many
@@ -52,6 +57,8 @@ pub async fn run(soak: Soak, keep: bool) -> Result<()> {
     match soak {
         Soak::Sim { schedules } => sim::schedules(schedules).await,
         Soak::Planted => sim::planted().await,
+        Soak::Burst(burst) => on_bare_lab(keep, |lab| async move { burst.run(&lab.paths).await }).await,
+        Soak::Waiting(waiting) => on_bare_lab(keep, |lab| async move { waiting.run(&lab.paths).await }).await,
         Soak::Kill(plan) => on_lab(keep, |lab| async move { say(kill::run(&lab, &plan).await?) }).await,
         Soak::Takeover { runs } => on_lab(keep, |lab| async move { say(takeover::run(&lab, runs).await?) }).await,
         Soak::NobodyHome { case } => on_lab(keep, |lab| async move { say(nobody_home::run(&lab, case).await?) }).await,
@@ -71,6 +78,16 @@ pub async fn run(soak: Soak, keep: bool) -> Result<()> {
 fn say(summary: impl std::fmt::Display) -> Result<()> {
     println!("{summary}");
     Ok(())
+}
+
+/// Without GpuJob installed: load tests run the operator as a process of this machine, to see what it costs.
+async fn on_bare_lab<F: Future<Output = Result<()>>>(keep: bool, proof: impl FnOnce(Lab) -> F) -> Result<()> {
+    let lab = Lab::up().await?;
+    let outcome = proof(lab.clone()).await;
+    if !keep {
+        lab.down().await?;
+    }
+    outcome
 }
 
 async fn on_lab<F: Future<Output = Result<()>>>(keep: bool, proof: impl FnOnce(Lab) -> F) -> Result<()> {
