@@ -195,7 +195,9 @@ fn start_launch(ctx: &Arc<Ctx>, launches: &Arc<Launches>, node: &Arc<GpuNode>) {
             let mut refusals = error.refusals.clone();
             if error.class.is_refusal() {
                 let named = |r: &Refusal| error.refusals.iter().any(|n| n.instance_type == r.instance_type && n.zone == r.zone);
-                refusals.extend(every_offer(&node, &error.class).into_iter().filter(|r| !named(r)));
+                // A quota or a subnet that was named is not that of all the others.
+                let rest = if error.refusals.is_empty() { &error.class } else { &ErrorClass::Capacity };
+                refusals.extend(every_offer(&node, rest).into_iter().filter(|r| !named(r)));
             }
             sent.unsure |= error.class.may_have_happened();
             // An answer about offers is an answer to this very token; one about the call says nothing of an earlier send.
@@ -206,7 +208,7 @@ fn start_launch(ctx: &Arc<Ctx>, launches: &Arc<Launches>, node: &Arc<GpuNode>) {
             if matches!(error.class, ErrorClass::Invalid | ErrorClass::Unauthorized) {
                 ctx.capacity.block_pool(&node.spec.pool, &error, now);
             }
-            let wait = SignedDuration::try_from(error.class.first_wait()).unwrap_or_default().saturating_mul(1 << sent.tries.min(6));
+            let wait = SignedDuration::try_from(error.class.first_wait()).unwrap_or_default().saturating_mul(1 << sent.tries.saturating_sub(1).min(6));
             LaunchAnswer { class: error.class, message: error.message, definite, retry_at: now.saturating_add(wait).unwrap_or(now) }
         });
         drop(known);
