@@ -85,7 +85,10 @@ fn view(ctx: &Ctx, pool: Arc<GpuPool>, now: Timestamp) -> PoolView {
         },
         prepared: known.as_ref().map(|k| k.prepared.clone()),
         offers: known
-            .map(|k| k.offers.into_iter().map(|o| (o.clone(), ctx.capacity.refusal(region, &o, now))).collect())
+            .map(|k| {
+                let records = ctx.capacity.records(&pool.name_any(), region, &k.offers, now);
+                k.offers.iter().cloned().zip(records.into_iter().map(|r| r.refused)).collect()
+            })
             .unwrap_or_default(),
         blocked: ctx.capacity.blocked(&pool.name_any(), now),
         pool,

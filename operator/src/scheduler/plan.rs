@@ -58,6 +58,7 @@ pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
             index: 0,
             attempt: job.attempt,
             gpus: job.demand.gpus,
+            asks: None,
         };
         if let Some(node) = best_node(world, job, &free, now) {
             *free.entry(node.name_any()).or_default() -= job.demand.gpus;

@@ -205,8 +205,8 @@ fn what_was_refused_is_not_asked_again_and_the_wait_says_until_when() {
         code: "InsufficientInstanceCapacity".into(),
         class: gpujob_provider_core::ErrorClass::Capacity,
     };
-    capacity.refused("r", &[refusal], now());
-    let believed: Option<Believed> = capacity.refusal("r", &one, now());
+    capacity.refused("p", "r", &[refusal], "", now());
+    let believed: Option<Believed> = capacity.records("p", "r", std::slice::from_ref(&one), now()).remove(0).refused;
     let mut view = pool(vec![]);
     view.offers = vec![(one, believed.clone()), (offer("g6.xlarge", "a", Market::OnDemand, 800_000, 1), None)];
     let w = world(vec![job("j")], vec![view.clone()]);

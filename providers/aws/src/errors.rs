@@ -14,8 +14,8 @@ pub(crate) fn class(code: &str) -> ErrorClass {
         | "UnfulfillableCapacity"
         | "InsufficientHostCapacity"
         | "ReservationCapacityExceeded"
-        | "InsufficientFreeAddressesInSubnet"
         | "Unsupported" => ErrorClass::Capacity,
+        "InsufficientFreeAddressesInSubnet" => ErrorClass::Addresses,
         "SpotMaxPriceTooLow" => ErrorClass::Price,
         "MaxSpotInstanceCountExceeded" | "VcpuLimitExceeded" | "InstanceLimitExceeded" | "MaxFleetCountExceeded" => ErrorClass::Quota,
         "RequestLimitExceeded"
@@ -175,6 +175,7 @@ mod tests {
         for (code, expected) in [
             ("InsufficientInstanceCapacity", ErrorClass::Capacity),
             ("Unsupported", ErrorClass::Capacity),
+            ("InsufficientFreeAddressesInSubnet", ErrorClass::Addresses),
             ("SpotMaxPriceTooLow", ErrorClass::Price),
             ("MaxSpotInstanceCountExceeded", ErrorClass::Quota),
             ("VcpuLimitExceeded", ErrorClass::Quota),

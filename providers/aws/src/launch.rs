@@ -67,7 +67,7 @@ fn rank(class: &ErrorClass) -> u8 {
         ErrorClass::Unauthorized => 5,
         ErrorClass::Invalid => 4,
         ErrorClass::Quota => 3,
-        ErrorClass::Capacity => 2,
+        ErrorClass::Capacity | ErrorClass::Addresses => 2,
         ErrorClass::Price => 1,
         _ => 0,
     }

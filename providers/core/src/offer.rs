@@ -72,6 +72,8 @@ pub struct Demand {
     pub millicores: i64,
     /// MiB that the pod's containers ask for.
     pub memory_mib: i64,
+    /// MiB of ephemeral storage that the pod's containers ask for. What an instance has of it is the pool's to say.
+    pub disk_mib: i64,
 }
 
 impl Demand {
@@ -116,7 +118,8 @@ mod tests {
 
     #[test]
     fn every_resource_counts() {
-        let fits = Demand { gpus: 1, gpu_memory_mib: 20 * 1024, models: vec!["l4".into()], millicores: 3000, memory_mib: 8192 };
+        let fits =
+            Demand { gpus: 1, gpu_memory_mib: 20 * 1024, models: vec!["l4".into()], millicores: 3000, memory_mib: 8192, disk_mib: 0 };
         assert_eq!(fits.misfit(&offer()), None);
         for (demand, why) in [
             (Demand { gpus: 2, ..fits.clone() }, "too few GPUs"),
