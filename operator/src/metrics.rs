@@ -189,7 +189,7 @@ mod tests {
         for n in 0..600 {
             metrics.gave_up("join", &format!("ami-{n}"), "g6.xlarge", "a");
         }
-        let text = metrics.render(&[]);
+        let text = metrics.render(&[], &Requests::default());
         assert!(text.contains("gpujob_nodes_given_up_total{step=\"join\",image=\"ami-0\",type=\"g6.xlarge\",zone=\"a\"} 1"));
         assert!(text.contains("gpujob_nodes_given_up_total{step=\"join\",image=\"other\",type=\"other\",zone=\"other\"} 100"));
     }

@@ -41,6 +41,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
     let nodes = sorted(&ctx.stores.nodes);
     if pool.metadata.deletion_timestamp.is_some() {
         ctx.capacity.forget_pool(name);
+        ctx.prefetch.forget(pool.metadata.uid.as_deref().unwrap_or_default());
         let left = nodes.iter().filter(|n| Some(&n.spec.pool_uid) == pool.metadata.uid.as_ref()).count();
         if !leads || !pool.finalizers().iter().any(|f| f == FINALIZER) {
             return Ok(None);
@@ -129,16 +130,14 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
 async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Arc<Vec<Offer>>)>, ProviderError> {
     let provider: Arc<dyn MachineProvider> = ctx.clouds.machines(scope).await?;
     let prepared = if leads {
-        let call = ctx.metrics.provider_call(&scope.provider, "prepare");
-        call.done(provider.prepare(pool, &ctx.settings.cluster).await)?
+        provider.prepare(pool, &ctx.settings.cluster).await?
     } else {
         match pool.status.as_ref().and_then(|s| s.prepared.clone()) {
             Some(value) => Prepared(value),
             None => return Ok(None),
         }
     };
-    let call = ctx.metrics.provider_call(&scope.provider, "offers");
-    let offers = call.done(provider.offers(pool, &prepared).await)?;
+    let offers = provider.offers(pool, &prepared).await?;
     if offers.iter().any(|o| o.gpus <= 0) {
         return Err(ProviderError::new(ErrorClass::Invalid, "the provider offers an instance without a GPU"));
     }

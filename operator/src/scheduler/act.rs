@@ -110,7 +110,7 @@ impl Scheduler {
     }
 }
 
-async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ActError> {
+async fn act(ctx: &Arc<Ctx>, world: &World, action: &Action) -> Result<GpuNode, ActError> {
     match action {
         Action::Reserve { node, reservation } => {
             let written = crate::reservation::add(ctx, node, reservation).await?;
@@ -139,13 +139,16 @@ async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ActEr
 }
 
 /// The whole intent: finalizer, reservation and rendered request in one write. The launch follows from it alone.
-fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, rung: &Rung) -> Result<GpuNode, ActError> {
+fn intent(ctx: &Arc<Ctx>, view: &PoolView, name: &str, reservation: &Reservation, rung: &Rung) -> Result<GpuNode, ActError> {
     let pool = &view.pool;
     let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
     let Some(provider) = ctx.clouds.ready(&scope) else { return Err(ActError::NotConnected(scope)) };
+    let job = ctx.stores.jobs.get(&kube::runtime::reflector::ObjectRef::new(&reservation.name).within(&reservation.namespace));
+    let image = job.as_ref().and_then(|job| crate::watch::main_image(job));
+    let prepared = crate::prefetch::prepared(ctx, pool, view.prepared.as_ref().ok_or(ActError::NotPrepared)?, image);
     let request = provider.render(&Rendering {
         pool,
-        prepared: view.prepared.as_ref().ok_or(ActError::NotPrepared)?,
+        prepared: &prepared,
         cluster: &ctx.settings.cluster,
         node: name,
         market: rung.market,

@@ -51,7 +51,7 @@ pub(super) fn observe(ctx: &Ctx, own: &BTreeMap<String, Arc<GpuNode>>, now: Time
     let (mut waiting, mut silent) = (Vec::<Pending>::new(), vec![]);
     for job in ctx.stores.jobs.state() {
         match pending(&job, now) {
-            Some(one) if nodes.iter().any(|n| n.reservation_of(&one.uid).is_some()) => {}
+            Some(one) if nodes.iter().any(|n| serves_already(n, &one)) => {}
             Some(one) => waiting.push(one),
             None if job.status.as_ref().is_some_and(|s| s.waiting.is_some()) => silent.push(job),
             None => {}
@@ -61,6 +61,12 @@ pub(super) fn observe(ctx: &Ctx, own: &BTreeMap<String, Arc<GpuNode>>, now: Time
     let pools = sorted(&ctx.stores.pools).into_iter().map(|pool| view(ctx, pool, now)).collect();
     let namespaces = ctx.stores.namespaces.state().iter().map(|n| (n.name_any(), n.labels().clone())).collect();
     World { pending: waiting, silent, nodes, pools, namespaces }
+}
+
+/// Whether this node has a place for this attempt, or will when it lets go of the one before. A node that is leaving lets go for
+/// nobody: the next attempt's is bought while the last one still ends there.
+fn serves_already(node: &GpuNode, job: &Pending) -> bool {
+    node.reservation_of(&job.uid).is_some_and(|r| r.attempt >= job.attempt || !node.is_leaving())
 }
 
 /// Whether `cached` is from before `mine`. Resource versions of one kind may be compared as numbers (Kubernetes 1.35 API

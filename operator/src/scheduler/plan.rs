@@ -114,7 +114,7 @@ fn best_node(world: &World, job: &Pending, free: &BTreeMap<String, i32>, now: Ti
     let fits = |node: &&Arc<GpuNode>| {
         let room = free.get(&node.name_any()).copied().unwrap_or(0);
         let tried = job.misfits.iter().any(|(name, _)| name.as_deref() == node.metadata.name.as_deref());
-        node.metadata.deletion_timestamp.is_none() && room >= job.demand.gpus && !tried && !ails(node, now) && serves(world, node, job)
+        !node.is_leaving() && room >= job.demand.gpus && !tried && !ails(node, now) && serves(world, node, job)
     };
     world
         .nodes
