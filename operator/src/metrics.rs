@@ -147,17 +147,17 @@ impl Metrics {
             line(format_args!("gpujob_jobs_ended_total{{outcome=\"{outcome}\"}} {n}"));
         }
         line(format_args!(
-            "# HELP gpujob_api_requests Requests to the API server, by verb, resource and HTTP status (0: no answer).\n# TYPE gpujob_api_requests counter"
-        ));
-        for (Asked { verb, resource, code }, n) in requests.rows() {
-            line(format_args!("gpujob_api_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {n}"));
-        }
-        line(format_args!(
             "# HELP gpujob_nodes_given_up Instances given back because they did not become what was bought.\n# TYPE gpujob_nodes_given_up counter"
         ));
         for ([step, image, instance_type, zone], n) in &values.given_up {
             let labels = format!("step=\"{step}\",image=\"{image}\",type=\"{instance_type}\",zone=\"{zone}\"");
             line(format_args!("gpujob_nodes_given_up_total{{{labels}}} {n}"));
+        }
+        line(format_args!(
+            "# HELP gpujob_api_requests Requests to the API server, by verb, resource and HTTP status (0: no answer).\n# TYPE gpujob_api_requests counter"
+        ));
+        for (Asked { verb, resource, code }, n) in requests.rows() {
+            line(format_args!("gpujob_api_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {n}"));
         }
         out.push_str("# EOF\n");
         out
@@ -189,7 +189,7 @@ mod tests {
         for n in 0..600 {
             metrics.gave_up("join", &format!("ami-{n}"), "g6.xlarge", "a");
         }
-        let text = metrics.render(&[], &Requests::default());
+        let text = metrics.render(&[], &Default::default());
         assert!(text.contains("gpujob_nodes_given_up_total{step=\"join\",image=\"ami-0\",type=\"g6.xlarge\",zone=\"a\"} 1"));
         assert!(text.contains("gpujob_nodes_given_up_total{step=\"join\",image=\"other\",type=\"other\",zone=\"other\"} 100"));
     }

@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 /// The caches.
@@ -29,6 +30,8 @@ pub struct Stores {
     pub k8s_nodes: Store<Node>,
     /// Namespaces, for pools that admit some.
     pub namespaces: Store<Namespace>,
+    /// GpuNodes that were seen to go.
+    pub departed: Arc<Departed>,
     indexes: Arc<Indexes>,
 }
 
@@ -41,6 +44,23 @@ struct Indexes {
     nodes: Index,
     /// By provider id, and by the GpuNode's name in our label.
     k8s_nodes: Index,
+}
+
+/// The UIDs of GpuNodes that went since this was last read. A cache says of an object that it does not hold only that: the
+/// scheduler has to know whether what it wrote has not come yet, or has gone already.
+#[derive(Debug, Default)]
+pub struct Departed(Mutex<BTreeSet<String>>);
+
+impl Departed {
+    fn note(&self, uid: Option<String>) {
+        self.0.lock().expect("no panic holds this lock").extend(uid);
+    }
+
+    /// Those that went since the last call.
+    #[must_use]
+    pub fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.0.lock().expect("no panic holds this lock"))
+    }
 }
 
 impl Stores {
@@ -95,9 +115,13 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
     let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
     let all = watcher::Config::default;
     let indexes = Arc::new(Indexes::default());
-    let q = queues.clone();
+    let departed = Arc::new(Departed::default());
+    let (q, gone_nodes) = (queues.clone(), departed.clone());
     let nodes = Reflector { api: Api::<GpuNode>::all(client.clone()), config: all(), trim, keys: keys_of_node, index: |i| &i.nodes };
-    let nodes = nodes.start(&indexes, shutdown, move |node, _| {
+    let nodes = nodes.start(&indexes, shutdown, move |node, gone| {
+        if gone {
+            gone_nodes.note(node.uid());
+        }
         let _ = q.nodes.send(node.name_any());
         let _ = q.pools.send(node.spec.pool.clone());
         for r in node.reservations().iter().chain(&node.spec.launched_for) {
@@ -154,7 +178,7 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
     let namespaces = namespaces.start(&indexes, shutdown, move |_, _| {
         let _ = q.scheduler.send(());
     });
-    Stores { jobs, nodes, pools, pods, k8s_nodes, namespaces, indexes }
+    Stores { jobs, nodes, pools, pods, k8s_nodes, namespaces, departed, indexes }
 }
 
 /// One kind's way from the API server to its cache and its index.

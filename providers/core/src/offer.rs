@@ -60,7 +60,7 @@ impl Offer {
 }
 
 /// What one attempt needs of an instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Demand {
     /// GPUs, all on one instance.
     pub gpus: i32,
@@ -80,17 +80,26 @@ impl Demand {
     /// Why `offer` does not do, or `None` when it does.
     #[must_use]
     pub fn misfit(&self, offer: &Offer) -> Option<&'static str> {
-        let model = offer.gpu_model.to_lowercase();
-        if offer.gpus < self.gpus {
-            Some("too few GPUs")
-        } else if offer.gpu_memory_mib < self.gpu_memory_mib {
-            Some("too little GPU memory")
-        } else if !self.models.is_empty() && !self.models.contains(&model) {
-            Some("another GPU model")
+        if let Some(why) = self.gpu_misfit(offer) {
+            Some(why)
         } else if offer.allocatable_millicores() < self.millicores {
             Some("too little CPU")
         } else if offer.allocatable_memory_mib() < self.memory_mib {
             Some("too little memory")
+        } else {
+            None
+        }
+    }
+
+    /// The same for the GPUs alone: the rest may be known better than from the type.
+    #[must_use]
+    pub fn gpu_misfit(&self, offer: &Offer) -> Option<&'static str> {
+        if offer.gpus < self.gpus {
+            Some("too few GPUs")
+        } else if offer.gpu_memory_mib < self.gpu_memory_mib {
+            Some("too little GPU memory")
+        } else if !self.models.is_empty() && !self.models.contains(&offer.gpu_model.to_lowercase()) {
+            Some("another GPU model")
         } else {
             None
         }
