@@ -98,6 +98,12 @@ pub struct AwsPool {
     /// Its root volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
+    /// The URL of an SQS queue that EventBridge writes spot interruption warnings and rebalance recommendations to. Default: none;
+    /// EC2 is asked every few seconds while there are spot instances, and rebalance recommendations are not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^https://[^/]+/.+$')").message("write the queue's URL, as `aws sqs get-queue-url` prints it: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"))]
+    pub interruption_queue: Option<String>,
 }
 
 /// Things chosen by tags or by ids: one of the two.
@@ -302,6 +308,12 @@ impl GpuPoolSpec {
     #[must_use]
     pub fn region(&self) -> &str {
         self.aws.as_ref().map_or("", |aws| &aws.region)
+    }
+
+    /// The queue that its provider writes notices to, if there is one.
+    #[must_use]
+    pub fn interruption_queue(&self) -> Option<&str> {
+        self.aws.as_ref().and_then(|aws| aws.interruption_queue.as_deref())
     }
 
     /// The markets it buys in.

@@ -117,6 +117,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
 async fn let_go(ctx: &Ctx, pool: &GpuPool, scope: &Scope, nodes: &[Arc<gpujob_crds::GpuNode>]) -> Result<Option<Duration>, Error> {
     let name = pool.name_any();
     ctx.capacity.forget_pool(&name);
+    ctx.prefetch.forget(pool.metadata.uid.as_deref().unwrap_or_default());
     if !ctx.leader.is_leader() || !pool.finalizers().iter().any(|f| f == FINALIZER) {
         return Ok(None);
     }
@@ -136,16 +137,14 @@ async fn let_go(ctx: &Ctx, pool: &GpuPool, scope: &Scope, nodes: &[Arc<gpujob_cr
 async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Arc<Vec<Offer>>)>, ProviderError> {
     let provider: Arc<dyn MachineProvider> = ctx.clouds.machines(scope).await?;
     let prepared = if leads {
-        let call = ctx.metrics.provider_call(&scope.provider, "prepare");
-        call.done(provider.prepare(pool, &ctx.settings.cluster).await)?
+        provider.prepare(pool, &ctx.settings.cluster).await?
     } else {
         match pool.status.as_ref().and_then(|s| s.prepared.clone()) {
             Some(value) => Prepared(value),
             None => return Ok(None),
         }
     };
-    let call = ctx.metrics.provider_call(&scope.provider, "offers");
-    let offers = call.done(provider.offers(pool, &prepared).await)?;
+    let offers = provider.offers(pool, &prepared).await?;
     if offers.iter().any(|o| o.gpus <= 0) {
         return Err(ProviderError::new(ErrorClass::Invalid, "the provider offers an instance without a GPU"));
     }

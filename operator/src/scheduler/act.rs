@@ -140,7 +140,7 @@ fn by_node(actions: Vec<Action>) -> Vec<Vec<Action>> {
 }
 
 /// Several reservations on one GpuNode: each on the version that the one before has made, up to the first that fails.
-async fn act_in_turn(ctx: &Ctx, world: &World, group: Vec<Action>) -> Vec<(Action, Result<GpuNode, ActError>)> {
+async fn act_in_turn(ctx: &Arc<Ctx>, world: &World, group: Vec<Action>) -> Vec<(Action, Result<GpuNode, ActError>)> {
     let mut results: Vec<(Action, Result<GpuNode, ActError>)> = vec![];
     for mut action in group {
         match (&mut action, results.last()) {
@@ -154,7 +154,7 @@ async fn act_in_turn(ctx: &Ctx, world: &World, group: Vec<Action>) -> Vec<(Actio
     results
 }
 
-async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ActError> {
+async fn act(ctx: &Arc<Ctx>, world: &World, action: &Action) -> Result<GpuNode, ActError> {
     match action {
         Action::Reserve { node, reservation, .. } => {
             let written = crate::reservation::add(ctx, node, reservation).await?;
@@ -184,13 +184,17 @@ async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ActEr
 }
 
 /// The whole intent: finalizer, reservation and rendered request in one write. The launch follows from it alone.
-fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservations: &[Reservation], rung: &Rung) -> Result<GpuNode, ActError> {
+fn intent(ctx: &Arc<Ctx>, view: &PoolView, name: &str, reservations: &[Reservation], rung: &Rung) -> Result<GpuNode, ActError> {
     let pool = &view.pool;
     let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
     let Some(provider) = ctx.clouds.ready(&scope) else { return Err(ActError::NotConnected(scope)) };
+    let first = reservations.first();
+    let job = first.and_then(|r| ctx.stores.jobs.get(&kube::runtime::reflector::ObjectRef::new(&r.name).within(&r.namespace)));
+    let image = job.as_ref().and_then(|job| crate::watch::main_image(job));
+    let prepared = crate::prefetch::prepared(ctx, pool, view.prepared.as_ref().ok_or(ActError::NotPrepared)?, image);
     let request = provider.render(&Rendering {
         pool,
-        prepared: view.prepared.as_ref().ok_or(ActError::NotPrepared)?,
+        prepared: &prepared,
         cluster: &ctx.settings.cluster,
         node: name,
         market: rung.market,

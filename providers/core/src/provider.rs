@@ -1,6 +1,6 @@
 //! The contract of a provider of machines. One conformance suite runs against every implementation and every fake.
 
-use crate::{LaunchCall, Launched, Leftover, Listing, Notice, NoticeSource, Offer, ProviderError, Rendering, Terminated};
+use crate::{LaunchCall, Launched, Leftover, Listing, Notice, NoticeSource, Offer, ProviderError, Rates, Rendering, Terminated};
 use async_trait::async_trait;
 use gpujob_crds::GpuPool;
 use std::sync::Arc;
@@ -32,6 +32,11 @@ impl Prepared {
 /// Every method may be called again after a crash at any point, and every method has its own time limit inside.
 #[async_trait]
 pub trait MachineProvider: Send + Sync {
+    /// How often each kind of call may be made in this scope. The caller keeps to it, and slows down when told `Throttled`.
+    fn rates(&self) -> Rates {
+        Rates::default()
+    }
+
     /// Checks the pool's settings and makes what launches need (a launch template). Repeatable: what exists is found again.
     ///
     /// # Errors

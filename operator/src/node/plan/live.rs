@@ -34,6 +34,9 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     if dying || (absent && !world.claimants.iter().any(|n| is_ready(n))) {
         return plan.actions.push(Action::Reclaim("the instance is gone"));
     }
+    if plan.status.interrupted.is_some() {
+        return super::taken::taken(world, plan);
+    }
 
     if plan.status.node_name.is_none() {
         let join_by = later(launched, SignedDuration::from_secs(world.join_deadline));

@@ -4,6 +4,9 @@ mod finish;
 mod launch;
 mod live;
 mod proof;
+mod taken;
+
+pub(in crate::node) use taken::never_joined;
 
 use super::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition, want};
@@ -37,6 +40,8 @@ pub(in crate::node) enum Action {
     VerifyReservation(String),
     /// Label this Node as ours and lift the registration taint.
     Adopt(String),
+    /// Put nothing new on this Node.
+    Cordon(String),
     /// Give the instance back: DELETE of this very version of the GpuNode.
     Reclaim(&'static str),
     /// End this instance.
@@ -89,7 +94,8 @@ pub(in crate::node) fn plan(world: &NodeWorld, now: Timestamp) -> Plan {
     for uid in &world.absent_jobs {
         plan.actions.push(Action::VerifyReservation(uid.clone()));
     }
-    set_ready(node, &mut plan, now, None);
+    let ending = plan.status.interrupted.is_some().then_some("Interrupted");
+    set_ready(node, &mut plan, now, ending);
     plan
 }
 

@@ -343,3 +343,43 @@ fn a_drain_gives_back_whatever_there_is_and_launches_nothing() {
     let (_, done) = step(deleted(busy, 150), at(160));
     assert!(!done.actions.iter().any(|a| matches!(a, Action::Reclaim(_))), "it goes its usual way: {:?}", done.actions);
 }
+
+fn noticed(mut w: NodeWorld, second: i64) -> NodeWorld {
+    let mut node = (*w.node).clone();
+    node.status.as_mut().expect("status").interrupted = Some(Time(at(second)));
+    w.node = Arc::new(node);
+    w
+}
+
+#[test]
+fn a_node_that_is_taken_back_is_cordoned_and_given_back_when_empty() {
+    let w = noticed(running(), 200);
+    let (mut w, done) = step(w, at(200));
+    assert_eq!(done.actions, vec![Action::Cordon("ip-10-0-0-1.ec2.internal".into())], "its pod has the time that is left");
+    let ready = conditions::find(&done.status.conditions, condition::READY).expect("set");
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Interrupted"));
+    assert_eq!(done.status.interrupted, Some(Time(at(200))), "this controller keeps what the notice controller wrote");
+    let mut cordoned = (*w.claimants[0]).clone();
+    cordoned.spec.as_mut().expect("spec").unschedulable = Some(true);
+    w.claimants = vec![Arc::new(cordoned)];
+    assert_eq!(plan(&w, at(260)).actions, vec![]);
+    assert_eq!(plan(&empty(w), at(260)).actions, vec![Action::Reclaim("the cloud takes it back, and it is empty")]);
+}
+
+#[test]
+fn only_what_had_its_time_and_never_joined_is_asked_for_its_console() {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Running)];
+    let (w, _) = step(w, at(10));
+    let deleted = |w: &NodeWorld, second: i64| {
+        let mut w = w.clone();
+        let mut node = (*w.node).clone();
+        node.metadata.deletion_timestamp = Some(Time(at(second)));
+        w.node = Arc::new(node);
+        w
+    };
+    assert!(never_joined(&deleted(&w, 910)) && !never_joined(&w));
+    assert!(!never_joined(&deleted(&w, 909)), "somebody deleted it before its time was up");
+    assert!(!never_joined(&deleted(&noticed(w, 500), 910)), "it was taken back");
+    assert!(!never_joined(&deleted(&running(), 2000)));
+}
