@@ -208,7 +208,9 @@ fn start_launch(ctx: &Arc<Ctx>, launches: &Arc<Launches>, node: &Arc<GpuNode>) {
             if matches!(error.class, ErrorClass::Invalid | ErrorClass::Unauthorized) {
                 ctx.capacity.block_pool(&node.spec.pool, &error, now);
             }
-            let wait = SignedDuration::try_from(error.class.first_wait()).unwrap_or_default().saturating_mul(1 << sent.tries.saturating_sub(1).min(6));
+            let wait = SignedDuration::try_from(error.class.first_wait())
+                .unwrap_or_default()
+                .saturating_mul(1 << sent.tries.saturating_sub(1).min(6));
             LaunchAnswer { class: error.class, message: error.message, definite, retry_at: now.saturating_add(wait).unwrap_or(now) }
         });
         drop(known);
