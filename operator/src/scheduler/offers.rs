@@ -7,13 +7,14 @@ use super::cost::expected;
 use super::ladder::Step;
 use super::observe::{PoolView, World};
 use super::plan::Class;
+use super::room::Room;
 use super::why::{Refusals, Why, no_pool, nothing_fits, over_cap, refused};
 use crate::capacity::Believed;
 use gpujob_crds::{Market, Price};
 use gpujob_provider_core::Offer;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Offers that are expected to cost up to this much more than the best go into its request: EC2 then picks the one least likely
@@ -31,13 +32,13 @@ pub(super) struct Rung {
     /// By expected cost.
     pub(super) offers: Vec<Offer>,
     pub(super) max_price: Price,
-}
-
-impl Rung {
     /// The dearest list price that may come of it: what budgets are checked on.
-    pub(super) fn dearest(&self) -> Price {
-        self.offers.iter().map(|o| o.price).max().unwrap_or(Price::ZERO)
-    }
+    pub(super) dearest: Price,
+    /// The GPUs and the room of the least that may come of it.
+    pub(super) gpus: i32,
+    pub(super) room: Option<Room>,
+    /// The first offer of its pool of each type that may come of it.
+    pub(super) types: Vec<usize>,
 }
 
 /// What every pool holds, by its index: GpuNodes and dollars per hour.
@@ -80,7 +81,7 @@ impl<'a> Menu<'a> {
             held_back: false,
         };
         let mut spot_fits = false;
-        for (index, view) in world.pools.iter().enumerate().filter(|(_, p)| world.admits(&p.pool, &class.wants)) {
+        for (index, view) in world.pools.iter().enumerate().filter(|(_, p)| world.admits(&p.pool, class.wants)) {
             menu.admitted = true;
             if !view.ready {
                 menu.unready.push(format!("GpuPool {} {}", view.pool.name_any(), view.why_not));
@@ -107,7 +108,7 @@ impl<'a> Menu<'a> {
 
     /// Adds the offers of one pool. Returns whether a spot offer fits, to be had now or not.
     fn add(&mut self, index: usize, view: &'a PoolView, class: &Class) -> bool {
-        let (wants, mut spot_fits) = (&class.wants, false);
+        let (wants, mut spot_fits) = (class.wants, false);
         let mut fits: BTreeMap<&str, Option<&'static str>> = BTreeMap::new();
         for (offer, record) in view.offers.iter().zip(&view.records) {
             if !view.pool.spec.markets().contains(&offer.market) || !(wants.markets.is_empty() || wants.markets.contains(&offer.market)) {
@@ -152,19 +153,31 @@ impl<'a> Menu<'a> {
         let near = |c: &&Candidate<'a>| c.pool == best.pool && c.offer.market == best.offer.market && c.cost <= band;
         let within = |c: &&Candidate<'a>| over_limit(view, held[c.pool], c.offer).is_none();
         let offers: Vec<Offer> = self.candidates.iter().filter(near).filter(within).map(|c| c.offer.clone()).take(MOST).collect();
-        let dearest = offers.iter().map(|o| o.on_demand_price.max(o.price)).max().unwrap_or(best.offer.price);
+        let dearest = offers.iter().map(|o| o.price).max().unwrap_or(best.offer.price);
+        let at_most = offers.iter().map(|o| o.on_demand_price.max(o.price)).max().unwrap_or(best.offer.price);
         // Where the pool has a limit per hour, what may be paid is what is counted as held until the instance is known: two
         // requests of one moment must not pass the limit together.
         let limited = view.pool.spec.limits.as_ref().and_then(|l| l.price_per_hour).is_some();
-        let most = if limited { offers.iter().map(|o| o.price).max().unwrap_or(best.offer.price) } else { dearest };
+        let most = if limited { dearest } else { at_most };
         let max_price = class.wants.price_cap.map_or(most, |cap| cap.min(most));
-        Some(Rung { pool: best.pool, market: best.offer.market, offers, max_price })
+        let names: BTreeSet<&str> = offers.iter().map(|o| o.instance_type.as_str()).collect();
+        let first = |name: &&str| view.offers.iter().position(|o| o.instance_type == **name);
+        Some(Rung {
+            pool: best.pool,
+            market: best.offer.market,
+            max_price,
+            dearest,
+            gpus: offers.iter().map(|o| o.gpus).min().unwrap_or(0),
+            room: offers.iter().map(|o| view.room(o)).reduce(Room::least),
+            types: names.iter().filter_map(first).collect(),
+            offers,
+        })
     }
 
     /// Why nothing can be bought.
     pub(super) fn why(&self, world: &World, class: &Class, held: &Held) -> Why {
         if !self.admitted {
-            return no_pool(world, &class.wants);
+            return no_pool(world, class.wants);
         }
         let limit = self.candidates.first().and_then(|c| over_limit(&world.pools[c.pool], held[c.pool], c.offer));
         let mut why = if let Some(limit) = limit {

@@ -99,7 +99,7 @@ pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
         match found.choose(world, &held) {
             Choice::Buy(rung) => {
                 let (nodes, price) = held[rung.pool];
-                held[rung.pool] = (nodes + 1, price + rung.dearest());
+                held[rung.pool] = (nodes + 1, price + rung.dearest);
                 seats.bought(plan.actions.len(), &rung, &job.wants.demand);
                 let (name, reservations) = (node_name(&taken, job), vec![reservation(job)]);
                 plan.actions.push(Action::Launch { name, jobs: vec![index], reservations, rung });

@@ -27,6 +27,14 @@ struct Seat {
     types: Vec<usize>,
 }
 
+impl Seat {
+    /// Takes what this asks for.
+    fn fill(&mut self, demand: &Demand) {
+        self.free -= demand.gpus;
+        self.left = self.left.beside(&asks(demand));
+    }
+}
+
 /// Where an attempt was placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -39,14 +47,14 @@ pub(super) enum Place {
 /// All nodes with a free GPU.
 pub(super) struct Seats<'a> {
     world: &'a World,
-    /// By the node's index in the world; after those the ones that this plan buys.
+    /// By the node's index in the world.
     seats: BTreeMap<usize, Seat>,
+    /// Those that this plan buys, counted after all nodes of the world.
+    coming: Vec<Seat>,
     /// Those that are there, in the order of choice: not ready, free GPUs, index.
     order: BTreeSet<(bool, i32, usize)>,
     /// The actions that buy the others.
     bought: Vec<usize>,
-    /// The first offer of each type, by pool.
-    types: Vec<BTreeMap<&'a str, usize>>,
 }
 
 /// What a class of jobs found out about nodes that cannot change while one plan is made.
@@ -65,13 +73,13 @@ impl<'a> Seats<'a> {
             world.pools.iter().enumerate().filter_map(|(n, p)| Some((p.pool.metadata.uid.as_deref()?, n))).collect();
         let types: Vec<BTreeMap<&str, usize>> =
             world.pools.iter().map(|p| p.offers.iter().enumerate().rev().map(|(n, o)| (o.instance_type.as_str(), n)).collect()).collect();
-        let mut seats = Seats { world, seats: BTreeMap::new(), order: BTreeSet::new(), bought: vec![], types };
+        let mut seats = Seats { world, seats: BTreeMap::new(), coming: vec![], order: BTreeSet::new(), bought: vec![] };
         for (index, node) in world.nodes.iter().enumerate() {
             if node.free_gpus() <= 0 || is_ending(node) || ails(node, now) {
                 continue;
             }
             let Some(&pool) = by_uid.get(node.spec.pool_uid.as_str()) else { continue };
-            if let Some(seat) = seat(world, node, pool, &seats.types[pool]) {
+            if let Some(seat) = seat(world, node, pool, &types[pool]) {
                 seats.order.insert((!seat.ready, seat.free, index));
                 seats.seats.insert(index, seat);
             }
@@ -89,9 +97,11 @@ impl<'a> Seats<'a> {
             });
             if let Some((booting, free, index)) = found {
                 self.order.remove(&(booting, free, index));
-                let free = self.fill(index, &wants.demand);
-                if free > 0 {
-                    self.order.insert((booting, free, index));
+                if let Some(seat) = self.seats.get_mut(&index) {
+                    seat.fill(&wants.demand);
+                    if seat.free > 0 {
+                        self.order.insert((booting, seat.free, index));
+                    }
                 }
                 return Some(Place::There(index));
             }
@@ -100,7 +110,7 @@ impl<'a> Seats<'a> {
         while let Some(action) = self.bought.get(serves.full).copied() {
             let index = self.world.nodes.len() + serves.full;
             if self.fits(index, wants, serves) {
-                self.fill(index, &wants.demand);
+                self.coming[serves.full].fill(&wants.demand);
                 return Some(Place::Bought(action));
             }
             serves.full += 1;
@@ -110,26 +120,17 @@ impl<'a> Seats<'a> {
 
     /// This action buys a node for `demand`: others may fit beside it.
     pub(super) fn bought(&mut self, action: usize, rung: &Rung, demand: &Demand) {
-        let (view, pool) = (&self.world.pools[rung.pool], rung.pool);
-        let gpus = rung.offers.iter().map(|o| o.gpus).min().unwrap_or(0);
-        if gpus <= demand.gpus {
-            return;
-        }
-        let Some(room) = rung.offers.iter().map(|o| view.room(o)).reduce(Room::least) else { return };
-        let types: BTreeSet<usize> = rung.offers.iter().filter_map(|o| self.types[pool].get(o.instance_type.as_str()).copied()).collect();
-        let seat = Seat {
-            pool,
-            ready: false,
-            free: gpus,
-            left: room,
-            market: Some(rung.market),
-            price: Some(rung.dearest()),
-            types: types.into_iter().collect(),
-        };
-        let index = self.world.nodes.len() + self.bought.len();
-        self.seats.insert(index, seat);
+        let Some(room) = rung.room.filter(|_| rung.gpus > demand.gpus) else { return };
         self.bought.push(action);
-        self.fill(index, demand);
+        self.coming.push(Seat {
+            pool: rung.pool,
+            ready: false,
+            free: rung.gpus - demand.gpus,
+            left: room.beside(&asks(demand)),
+            market: Some(rung.market),
+            price: Some(rung.dearest),
+            types: rung.types.clone(),
+        });
     }
 
     /// Whether any action buys a node that others may fit on.
@@ -137,16 +138,9 @@ impl<'a> Seats<'a> {
         !self.bought.is_empty()
     }
 
-    /// Takes what this asks for. Returns the GPUs that are left.
-    fn fill(&mut self, index: usize, demand: &Demand) -> i32 {
-        let Some(seat) = self.seats.get_mut(&index) else { return 0 };
-        seat.free -= demand.gpus;
-        seat.left = seat.left.beside(&asks(demand));
-        seat.free
-    }
-
     fn fits(&self, index: usize, wants: &Wants, serves: &mut Serves) -> bool {
-        let Some(seat) = self.seats.get(&index) else { return false };
+        let there = self.world.nodes.len();
+        let Some(seat) = (if index < there { self.seats.get(&index) } else { self.coming.get(index - there) }) else { return false };
         seat.free >= wants.demand.gpus
             && seat.left.misfit(&wants.demand).is_none()
             && *serves.nodes.entry(index).or_insert_with(|| self.serves(index, seat, wants))
