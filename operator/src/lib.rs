@@ -10,7 +10,11 @@ pub mod cloud;
 #[cfg(test)]
 pub(crate) mod clouds_test;
 pub mod context;
+#[cfg(test)]
+pub(crate) mod ctx_test;
 pub mod events;
+#[cfg(test)]
+mod hang_tests;
 pub mod http;
 pub mod index;
 pub mod job;
