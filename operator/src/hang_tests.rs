@@ -44,6 +44,11 @@ fn node(s: &mut Surroundings, name: &str, region: &str, instance: Option<&str>, 
     s.caches.node(node);
 }
 
+/// What a watch would bring: the cache as the API server has it.
+fn watch(s: &mut Surroundings, name: &str) {
+    s.caches.node(serde_json::from_value(s.api.get(&path(name))).expect("a GpuNode"));
+}
+
 fn start(s: &mut Surroundings) -> CancellationToken {
     let shutdown = CancellationToken::new();
     let ends = s.ends.take().expect("started once");
@@ -91,6 +96,8 @@ async fn a_call_that_hangs_delays_no_other_call_of_its_own_provider() {
     node(&mut s, "ending", HUNG, Some("i-1"), |n| n.metadata.deletion_timestamp = Some(Time(now)));
     node(&mut s, "spot", HUNG, Some("i-2"), |_| {});
     let shutdown = start(&mut s);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    watch(&mut s, "ending");
     tokio::time::sleep(Duration::from_secs(200)).await;
     node(&mut s, "new", HUNG, None, |_| {});
     s.ctx.queues.nodes.send("new".into()).expect("open");
