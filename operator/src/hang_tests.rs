@@ -63,7 +63,7 @@ fn start(s: &mut Surroundings) -> CancellationToken {
 async fn a_provider_that_hangs_delays_no_other_launch_listing_or_end() {
     let mut s = Surroundings::new();
     s.hung.hang();
-    for n in 0..20 {
+    for n in 0..8 {
         node(&mut s, &format!("hung-{n}"), HUNG, None, |_| {});
         let now = s.ctx.clock.now();
         node(&mut s, &format!("ending-{n}"), HUNG, Some(&format!("i-{n}")), |n| n.metadata.deletion_timestamp = Some(Time(now)));
@@ -79,6 +79,9 @@ async fn a_provider_that_hangs_delays_no_other_launch_listing_or_end() {
     assert_eq!(s.well.count("launch"), 1, "{:?}", s.well.calls());
     assert_eq!(s.well.count("terminate"), 1, "{:?}", s.well.calls());
     assert!(s.hung.count("launch") == 0, "its connection hangs");
+    for known in s.ctx.stores.nodes.state() {
+        watch(&mut s, &known.name_any());
+    }
     // For minutes: listings go on, and what hangs is tried again.
     let before = s.well.count("list");
     tokio::time::sleep(Duration::from_secs(120)).await;
