@@ -10,8 +10,12 @@ pub mod cloud;
 #[cfg(test)]
 pub(crate) mod clouds_test;
 pub mod context;
+#[cfg(test)]
+pub(crate) mod ctx_test;
 pub mod drain;
 pub mod events;
+#[cfg(test)]
+mod hang_tests;
 pub mod http;
 pub mod index;
 pub mod job;

@@ -244,6 +244,48 @@ async fn feed<K: kube::Resource<DynamicType = ()>>(
     }
 }
 
+/// Caches that a test fills.
+#[cfg(test)]
+pub(crate) struct ByHand {
+    nodes: reflector::store::Writer<GpuNode>,
+    pools: reflector::store::Writer<GpuPool>,
+    indexes: Arc<Indexes>,
+    _rest: (
+        reflector::store::Writer<GpuJob>,
+        reflector::store::Writer<Pod>,
+        reflector::store::Writer<Node>,
+        reflector::store::Writer<Namespace>,
+    ),
+}
+
+#[cfg(test)]
+impl ByHand {
+    pub(crate) fn node(&mut self, node: GpuNode) {
+        self.indexes.nodes.set(place(&node), keys_of_node(&node));
+        self.nodes.apply_watcher_event(&watcher::Event::Apply(node));
+    }
+
+    pub(crate) fn pool(&mut self, pool: GpuPool) {
+        self.pools.apply_watcher_event(&watcher::Event::Apply(pool));
+    }
+}
+
+#[cfg(test)]
+impl Stores {
+    pub(crate) fn by_hand() -> (Self, ByHand) {
+        let (jobs, job_writer) = reflector::store();
+        let (nodes, node_writer) = reflector::store();
+        let (pools, pool_writer) = reflector::store();
+        let (pods, pod_writer) = reflector::store();
+        let (k8s_nodes, k8s_writer) = reflector::store();
+        let (namespaces, namespace_writer) = reflector::store();
+        let indexes = Arc::new(Indexes::default());
+        let rest = (job_writer, pod_writer, k8s_writer, namespace_writer);
+        let by_hand = ByHand { nodes: node_writer, pools: pool_writer, indexes: indexes.clone(), _rest: rest };
+        (Stores { jobs, nodes, pools, pods, k8s_nodes, namespaces, departed: Arc::default(), indexes }, by_hand)
+    }
+}
+
 /// What a watch last complained of: said when it changes and each minute, not with every try.
 #[derive(Debug, Default)]
 struct Trouble(Option<(String, tokio::time::Instant)>);
