@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// As AWS prints it; where it is called is the SDK's to know, as with every other service.
 fn queue(cloud: &Cloud) -> NoticeSource {
-    NoticeSource::Queue(cloud.control("GET", "world", &json!({}))["queue_url"].as_str().unwrap().to_owned())
+    let url = cloud.control("GET", "world", &json!({}))["queue_url"].as_str().unwrap().to_owned();
+    let (_, path) = url.split_once("://").unwrap().1.split_once('/').unwrap();
+    NoticeSource::Queue(format!("https://sqs.us-east-1.amazonaws.com/{path}"))
 }
 
 /// The queue as EventBridge sees it.
