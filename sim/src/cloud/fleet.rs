@@ -98,7 +98,7 @@ impl Account {
     fn decide(&mut self, call: &LaunchCall, process: &str) -> Result<Launched, ProviderError> {
         let request: Request = serde_json::from_value(call.request.clone())
             .map_err(|error| ProviderError::new(ErrorClass::Invalid, format!("the recorded request is not of the fake cloud: {error}")))?;
-        if !self.templates.get(&request.template.name).is_some_and(|t| t.shown_from <= self.now) {
+        if self.templates.get(&request.template.name).is_none_or(|t| t.shown_from > self.now) {
             let message = format!("InvalidLaunchTemplateName.NotFoundException: there is no template {}", request.template.name);
             return Err(ProviderError::new(ErrorClass::NotFound, message));
         }
