@@ -49,11 +49,11 @@ pub(crate) fn apply(resource: &Resource, live: &Value, wanted: &Value, actor: &A
 
     let mut object = live.clone();
     merge(&mut object, &wanted, shape);
-    // Deepest first, so that what is held goes before its holder is asked for.
+    // Holders first: an item without its keys could not be found.
     let kept = fields.with_parents();
     let others =
         Fields(owners.iter().enumerate().filter(|(at, _)| Some(*at) != mine).flat_map(|(_, e)| e.fields.with_parents().0).collect());
-    for path in before.with_parents().0.iter().rev() {
+    for path in &before.with_parents().0 {
         if !kept.0.contains(path) && !others.0.contains(path) && path.len() > 1 {
             remove(&mut object, path, shape);
         }

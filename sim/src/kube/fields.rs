@@ -120,8 +120,9 @@ fn read(value: &Value, path: &mut Path, fields: &mut BTreeSet<Path>) {
 pub(crate) fn collect(value: &Value, shape: Shape<'_>, path: &mut Path, parents: bool, fields: &mut BTreeSet<Path>) {
     match value {
         Value::Object(map) if !map.is_empty() && !shape.atomic_map() => {
-            // Maps at the top are structs in Go: nobody owns `metadata` itself.
-            if parents && path.len() > 1 {
+            // What is a struct in Go is owned by nobody as such: only maps are.
+            let strukt = matches!(path.as_slice(), [] | [Step::Field(_)]) && path.first() != Some(&Step::Field("data".to_owned()));
+            if parents && !strukt {
                 fields.insert(path.clone());
             }
             for (name, inner) in map {
