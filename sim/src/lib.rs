@@ -1,1 +1,3 @@
 //! The real operator in virtual time.
+
+pub mod world;
