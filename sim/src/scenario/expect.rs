@@ -161,4 +161,3 @@ where
     let all = api.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default();
     all.into_iter().filter(|o| namespace.is_none() || o.meta().namespace.as_deref() == namespace).collect()
 }
-

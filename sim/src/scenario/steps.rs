@@ -28,7 +28,7 @@ pub enum When {
 }
 
 /// What happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Act {
     /// The cloud announces that it takes the instance under this job back, and does so after this long.
     Interrupt(&'static str, Duration),

@@ -82,7 +82,9 @@ fn ready(node: &Node, value: &str, reason: &str, world: &Inner) -> Vec<Value> {
     let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
     let mut all: Vec<Value> = conditions.filter(|c| c.type_ != "Ready").filter_map(|c| serde_json::to_value(c).ok()).collect();
     let now = world.clock.now();
-    all.push(json!({"type": "Ready", "status": value, "reason": reason, "message": "", "lastTransitionTime": now, "lastHeartbeatTime": now}));
+    all.push(
+        json!({"type": "Ready", "status": value, "reason": reason, "message": "", "lastTransitionTime": now, "lastHeartbeatTime": now}),
+    );
     all
 }
 

@@ -2,7 +2,11 @@
 
 use super::Inner;
 use super::kubelet::boot;
+use crate::cloud::FakeCloud;
+use futures::FutureExt;
 use futures::future::BoxFuture;
+use gpujob_crds::names;
+use gpujob_provider_core::InstanceState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -41,14 +45,51 @@ pub trait Hardware: Send + Sync {
     /// Every machine that runs now, in the order of their launch.
     fn running(&self) -> Vec<Instance>;
 
-    /// Ends when [`Hardware::running`] may say something else than when this was called.
-    fn changed(&self) -> BoxFuture<'static, ()>;
+    /// Waits until something has happened to machines since `seen`, and says up to where that was. Begin with 0.
+    fn changed(&self, seen: u64) -> BoxFuture<'static, u64>;
 
     /// Its kubelet has joined. The machine's own timer waits for that.
     fn joined(&self, id: &str);
 
     /// Whether it reaches the API server, from now on. The timer looks at that too, and ends a machine that does not for long.
     fn reaches(&self, id: &str, reaches: bool);
+}
+
+/// Most pods of a machine: what its network has addresses for. As `Offer::allocatable_memory_mib` counts.
+const PODS: i64 = 29;
+
+impl Hardware for FakeCloud {
+    fn running(&self) -> Vec<Instance> {
+        let now = self.now();
+        let machine = |m: crate::cloud::Machine| Instance {
+            provider_id: m.provider_id(),
+            name: m.private_dns_name,
+            address: m.private_ip,
+            pool: m.tags.get(names::POOL_TAG).cloned().unwrap_or_default(),
+            resource_name: "nvidia.com/gpu".into(),
+            gpus: i64::from(m.offer.gpus),
+            millicores: m.offer.allocatable_millicores(),
+            memory_mib: m.offer.allocatable_memory_mib(),
+            pods: PODS,
+            instance_type: m.offer.instance_type,
+            zone: m.offer.zone,
+            id: m.id,
+        };
+        self.instances().into_iter().filter(|m| m.state(now) == InstanceState::Running).map(machine).collect()
+    }
+
+    fn changed(&self, seen: u64) -> BoxFuture<'static, u64> {
+        let cloud = self.clone();
+        async move { cloud.events_after(seen).await.last().map_or(seen, |e| e.number) }.boxed()
+    }
+
+    fn joined(&self, id: &str) {
+        FakeCloud::joined(self, id);
+    }
+
+    fn reaches(&self, id: &str, reaches: bool) {
+        self.sees_api(id, reaches);
+    }
 }
 
 /// The machine that is always there, without GPUs: where short pods run.
@@ -72,10 +113,9 @@ pub(super) fn cpu_node() -> Instance {
 /// Boots what appears and cuts the power of what is gone, for ever.
 pub(super) async fn follow(world: Arc<Inner>) {
     let mut powered: BTreeMap<String, CancellationToken> = BTreeMap::new();
-    let mut booted = 0;
+    let (mut booted, mut seen) = (0, 0);
     loop {
-        // Asked for before the look, so that nothing that happens in between is missed.
-        let changed = world.hardware.changed();
+        seen = world.hardware.changed(seen).await;
         let running = world.hardware.running();
         powered.retain(|id, power| {
             let runs = running.iter().any(|i| i.id == *id);
@@ -101,6 +141,5 @@ pub(super) async fn follow(world: Arc<Inner>) {
             });
             world.spawn_on(&power, boot(world.clone(), instance, machine, power.clone(), world.script.boot));
         }
-        changed.await;
     }
 }

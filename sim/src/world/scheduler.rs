@@ -195,10 +195,10 @@ async fn unschedulable(world: &Inner, pod: &Pod, why: &str) {
     }
     let mut conditions: Vec<serde_json::Value> =
         old.iter().filter(|c| c.type_ != "PodScheduled").filter_map(|c| serde_json::to_value(c).ok()).collect();
-    let since = old.iter().find(|c| c.type_ == "PodScheduled").and_then(|c| c.last_transition_time.as_ref()).map_or(world.clock.now(), |t| t.0);
-    conditions.push(
-        json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": since}),
-    );
+    let since =
+        old.iter().find(|c| c.type_ == "PodScheduled").and_then(|c| c.last_transition_time.as_ref()).map_or(world.clock.now(), |t| t.0);
+    conditions
+        .push(json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why, "lastTransitionTime": since}));
     let patch = json!({"metadata": {"uid": pod.uid(), "resourceVersion": pod.resource_version()}, "status": {"conditions": conditions}});
     let api: Api<Pod> = Api::namespaced(world.client.clone(), &pod.namespace().unwrap_or_default());
     // A conflict brings a newer pod through the watch, and with it another look.
@@ -250,6 +250,9 @@ mod tests {
 
     #[test]
     fn quantities() {
-        assert_eq!((amount("cpu", "50m"), amount("cpu", "2"), amount("memory", "64Mi"), amount("nvidia.com/gpu", "8")), (50, 2000, 64 << 20, 8));
+        assert_eq!(
+            (amount("cpu", "50m"), amount("cpu", "2"), amount("memory", "64Mi"), amount("nvidia.com/gpu", "8")),
+            (50, 2000, 64 << 20, 8)
+        );
     }
 }

@@ -95,12 +95,8 @@ impl View {
         };
         let running = self.phase == "Running" && !self.mains.iter().any(State::ended);
         let initialized = self.mains.iter().any(|m| *m != State::Waiting);
-        let old: Vec<Value> = pod
-            .status
-            .iter()
-            .flat_map(|s| s.conditions.iter().flatten())
-            .filter_map(|c| serde_json::to_value(c).ok())
-            .collect();
+        let old: Vec<Value> =
+            pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter_map(|c| serde_json::to_value(c).ok()).collect();
         let mut conditions: Vec<Value> = old.iter().filter(|c| !OWN.iter().any(|own| c["type"] == *own)).cloned().collect();
         for (type_, holds) in OWN.into_iter().zip([initialized, running, running]) {
             let status = if holds { "True" } else { "False" };
