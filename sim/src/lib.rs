@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod cloud;
+pub mod kube;
 pub mod scenario;
 pub mod world;
