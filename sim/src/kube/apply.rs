@@ -85,17 +85,22 @@ fn conflicts<'a>(
 ) -> Conflicts<'a> {
     let mut found = vec![];
     for (at, owner) in owners.iter().enumerate().filter(|(at, _)| Some(*at) != mine) {
-        for path in owner.fields.0.intersection(&fields.0).map(|p| fields.0.get(p).unwrap_or(p)) {
-            let Some(path) = fields.0.get(path) else { continue };
+        for path in fields.0.intersection(&owner.fields.0) {
             let (is, wants) = (get(live, path, shape), get(wanted, path, shape));
             // Items of lists are there or not: their fields conflict, they do not.
             let item = matches!(path.last(), Some(super::fields::Step::Key(_) | super::fields::Step::Value(_)));
-            if !item && is != wants {
+            // A map that is wanted empty may be filled by others.
+            let holder = is.is_some_and(Value::is_object) && empty(wants);
+            if !item && !holder && is != wants {
                 found.push((owner.manager.clone(), at, path));
             }
         }
     }
     found
+}
+
+fn empty(value: Option<&Value>) -> bool {
+    value.is_some_and(|v| v.as_object().is_some_and(serde_json::Map::is_empty))
 }
 
 fn refused(resource: &Resource, conflicts: &Conflicts<'_>) -> Refusal {

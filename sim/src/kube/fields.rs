@@ -57,11 +57,6 @@ impl Fields {
         Fields(self.0.iter().flat_map(|path| (1..=path.len()).map(|n| path[..n].to_vec())).collect())
     }
 
-    /// Without everything at or below a top-level field.
-    pub(crate) fn without(&mut self, top: &str) {
-        self.0.retain(|path| !matches!(path.first(), Some(Step::Field(name)) if name == top));
-    }
-
     pub(crate) fn parse(value: &Value) -> Self {
         let mut fields = Fields::default();
         read(value, &mut vec![], &mut fields.0);

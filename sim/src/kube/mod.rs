@@ -5,6 +5,7 @@
 
 mod apply;
 mod builtin;
+pub mod conformance;
 mod delete;
 mod fields;
 mod gc;

@@ -6,7 +6,7 @@ use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::{Map, Value};
 
 /// A schema with its rules, compiled.
-pub struct Schema {
+pub(crate) struct Schema {
     root: Value,
     rules: CompiledSchema,
     validator: Validator,
@@ -50,7 +50,6 @@ const KNOWN: [&str; 25] = [
 impl Schema {
     /// # Panics
     /// When the schema says something that would not be checked, or a rule that is no CEL: a fault of the CRD or of this file.
-    #[must_use]
     pub(crate) fn new(root: Value) -> Self {
         let unknown = unknown(&root);
         assert!(unknown.is_empty(), "the schema uses {unknown:?}, which FakeKube does not check");
