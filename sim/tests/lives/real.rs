@@ -1,4 +1,4 @@
-//! The world against a real API server, in real time: `KUBECONFIG=... cargo test -p gpujob-sim --test real -- --ignored`.
+//! The world against a real API server, in real time: `KUBECONFIG=... cargo test -p gpujob-sim --test lives -- --ignored real`.
 //!
 //! All it needs is an API server with our CRDs and without admission plugin ServiceAccount: the world plays scheduler,
 //! controller manager and kubelets. What holds here holds for load tests too.

@@ -1,5 +1,7 @@
 //! Every scenario once, without faults: the real operator takes each to its expectation.
 
+mod real;
+
 use gpujob_operator::clock::Clock;
 use gpujob_operator::run::{Parts, operate};
 use gpujob_operator::settings::Settings;
@@ -150,4 +152,5 @@ lives! {
     exits_zero_when_told = "exits-zero-when-told",
     no_results = "no-results",
     results_exist = "results-exist",
+    impostor = "impostor",
 }
