@@ -85,7 +85,7 @@ fn conflicts<'a>(
 ) -> Conflicts<'a> {
     let mut found = vec![];
     for (at, owner) in owners.iter().enumerate().filter(|(at, _)| Some(*at) != mine) {
-        for path in fields.0.intersection(&owner.fields.0) {
+        for path in fields.0.iter().filter(|path| owner.fields.0.contains(*path)) {
             let (is, wants) = (get(live, path, shape), get(wanted, path, shape));
             // Items of lists are there or not: their fields conflict, they do not.
             let item = matches!(path.last(), Some(super::fields::Step::Key(_) | super::fields::Step::Value(_)));
