@@ -3,3 +3,5 @@
 pub mod clock;
 pub mod cloud;
 pub mod kube;
+pub mod scenario;
+pub mod world;
