@@ -173,7 +173,7 @@ fn policy_file(paths: &Paths) -> Result<PathBuf> {
 }
 
 /// Where cargo puts the static binaries of this workspace: beside the lab's own program, which cargo built too.
-fn binaries(paths: &Paths) -> Result<PathBuf> {
+pub(crate) fn binaries(paths: &Paths) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = own.ancestors().skip(1).take(2).find(|folder| folder.join("gpujob-operator").exists());
     beside.map(Path::to_owned).with_context(|| format!("cargo left no gpujob-operator in {}", paths.repository.join("target").display()))

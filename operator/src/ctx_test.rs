@@ -46,8 +46,7 @@ impl Surroundings {
         });
         let client = kube::Client::new(service, "default");
         let metrics = Arc::default();
-        let (leader, leadership) = Leadership::always();
-        std::mem::forget(leader); // it leads as long as the test runs
+        let leadership = Leadership::always();
         let two = TwoClouds { hung: hung.clone(), well: well.clone() };
         let ctx = Ctx {
             recorder: Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None }),

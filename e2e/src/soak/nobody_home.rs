@@ -10,12 +10,15 @@ use crate::process::Daemon;
 use crate::progress::until;
 use crate::services::control_plane;
 use anyhow::{Context, Result, ensure};
+use gpujob_crds::names;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Api;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use std::fmt;
 use std::time::{Duration, Instant};
+use tokio::process::Command;
 
 const POOL: &str = "nobody";
 /// How long an instance may live, in the cases that count on that: it boots within 20 s.
@@ -105,6 +108,21 @@ fn signal_api_server(lab: &Lab, signal: i32) -> Result<()> {
     Ok(())
 }
 
+/// With nobody to drain, `gpujob-operator drain` says what is left and what to do, and leaves no order behind.
+async fn drain_says_so(lab: &Lab) -> Result<()> {
+    let mut drain = Command::new(install::binaries(&lab.paths)?.join("gpujob-operator"));
+    drain.args(["drain", "--timeout", "4s", "--namespace", OPERATOR_NAMESPACE]).envs(lab.environment());
+    let said = drain.kill_on_drop(true).output().await.context("could not start the drain")?;
+    let text = String::from_utf8_lossy(&said.stderr);
+    ensure!(!said.status.success(), "it succeeded with an instance left");
+    for part in ["not drained within 4s", "GpuNodes gn-", "start one", "maxLifetime"] {
+        ensure!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+    let leases: Api<Lease> = Api::namespaced(lab.client().await?, OPERATOR_NAMESPACE);
+    ensure!(!leases.get(names::LEASE).await?.annotations().contains_key(names::DRAINING), "the order was not taken back");
+    Ok(())
+}
+
 /// How long instances lived after the break.
 #[derive(Debug)]
 pub struct Summary(pub Vec<(Case, Duration)>);
@@ -152,6 +170,9 @@ async fn once(lab: &Lab, client: &kube::Client, case: Case) -> Result<Duration> 
     .await?;
     let (id, broken) = (id.into_inner(), Instant::now());
     case.break_it(lab, client).await?;
+    if case == Case::NoOperator {
+        drain_says_so(lab).await?;
+    }
     let gone = until(&format!("the end of {id}"), case.limit(), || async {
         let one = lab.ec2().get(&format!("instances/{id}")).await?;
         ensure!(one["state"] == "terminated", "{id} is {}", one["state"]);

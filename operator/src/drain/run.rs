@@ -2,12 +2,12 @@
 
 use super::order::{DRAINED, RENEWED};
 use crate::clock::{Clock, SystemClock};
-use crate::context::within;
+use crate::context::{ApiError, within};
 use anyhow::Context;
 use gpujob_crds::duration::Seconds;
 use gpujob_crds::{GpuJob, GpuNode, GpuPool, conditions, names};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, ListParams, PartialObjectMeta, Patch, PatchParams};
+use kube::api::{Api, ListParams, ObjectList, PartialObjectMeta, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::time::Duration;
@@ -137,16 +137,25 @@ async fn order(leases: &Api<Lease>, value: serde_json::Value) -> anyhow::Result<
 /// What is not given back: instances, and finalizers that nobody would take away later.
 async fn left(client: &Client) -> anyhow::Result<Left> {
     let all = ListParams::default();
-    let nodes = within(Api::<GpuNode>::all(client.clone()).list(&all)).await?;
+    let nodes = served(within(Api::<GpuNode>::all(client.clone()).list(&all)).await)?;
     // Jobs may be many, and their templates large: only what holds them is read.
-    let jobs = within(Api::<GpuJob>::all(client.clone()).list_metadata(&all)).await?;
-    let pools = within(Api::<GpuPool>::all(client.clone()).list_metadata(&all)).await?;
+    let jobs = served(within(Api::<GpuJob>::all(client.clone()).list_metadata(&all)).await)?;
+    let pools = served(within(Api::<GpuPool>::all(client.clone()).list_metadata(&all)).await)?;
     let job = |job: &PartialObjectMeta<GpuJob>| format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
     Ok(Left {
         nodes: nodes.iter().map(|node| format!("{} ({})", node.name_any(), state(node))).collect(),
         jobs: jobs.iter().filter(|j| holds(*j, names::JOB_FINALIZER)).map(job).collect(),
         pools: pools.iter().filter(|p| holds(*p, names::POOL_FINALIZER)).map(ResourceExt::name_any).collect(),
     })
+}
+
+/// None of a kind that the API server does not serve: its CRD was removed before us.
+fn served<K: Clone>(listed: Result<ObjectList<K>, ApiError>) -> Result<Vec<K>, ApiError> {
+    match listed {
+        Ok(list) => Ok(list.items),
+        Err(error) if error.is_not_found() => Ok(vec![]),
+        Err(error) => Err(error),
+    }
 }
 
 fn holds(object: &impl ResourceExt, finalizer: &str) -> bool {

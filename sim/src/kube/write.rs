@@ -164,7 +164,8 @@ fn identify(target: &Target, object: &mut Value) -> Result<(), Refusal> {
     let meta = metadata(object);
     if let Some(map) = meta.as_object_mut() {
         // Metadata is typed for every kind: what is empty is not there.
-        let empty = |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty);
+        let empty =
+            |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty);
         map.retain(|name, value| name == "managedFields" || !empty(value));
     }
     let said = meta["namespace"].as_str().unwrap_or_default();

@@ -3,7 +3,7 @@
 //! All of it looks at the *recorded* status only, each property by itself: whatever a crash left half done is found again.
 
 use super::Action;
-use super::draft::{Draft, between};
+use super::draft::{Draft, between, later};
 use crate::job::facts::{NodeFact, PodFact, Role};
 use crate::job::next::{ended, unsettled};
 use crate::job::observe::{last_ended, open};
@@ -40,6 +40,8 @@ fn release(d: &mut Draft<'_>) {
         let remaining: Vec<Reservation> = node.reservations.iter().filter(|r| keep(d, node, r)).cloned().collect();
         if remaining.len() < node.reservations.len() {
             d.act(Action::Release { node: node.name.clone(), resource_version: node.resource_version.clone(), remaining });
+            // What follows waits for this write, and a GpuNode that was launched for another job names us no more: nobody would wake us.
+            d.wake_at(later(d.now, 1));
         }
     }
 }

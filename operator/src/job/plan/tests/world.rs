@@ -98,6 +98,8 @@ impl Cluster {
     pub(super) fn pass(&mut self) -> (Plan, bool) {
         let world = self.world();
         let p = plan(&world, self.now);
+        let released = p.actions.iter().any(|a| matches!(a, Action::Release { .. }));
+        assert!(!released || p.wake.is_some(), "nobody wakes a job whose reservation went: {p:?}");
         let changed = p.status != world.recorded();
         if changed {
             self.job.status = Some(p.status.clone());
