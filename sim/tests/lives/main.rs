@@ -41,6 +41,7 @@ fn parts(kube: &FakeKube, cloud: &FakeCloud, clock: &Arc<dyn Clock>, identity: S
         client: client(kube, cut),
         clock: clock.clone(),
         clouds: cloud.clouds_of(&identity),
+        requests: Default::default(),
         identity,
         lease: Duration::from_secs(15),
         settings: Settings {

@@ -80,6 +80,7 @@ async fn live(scenario: Scenario) -> Vec<String> {
         client: client.clone(),
         clock,
         clouds: cloud.clouds(),
+        requests: Default::default(),
         identity: "operator".into(),
         lease: seconds(15),
         settings: Settings {
