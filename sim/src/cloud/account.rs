@@ -6,7 +6,8 @@
 use super::calls::Traffic;
 use super::events::{Event, What};
 use super::machine::{Machine, POWERED_OFF, RECLAIMED};
-use super::market::{Bazaar, Place, Places};
+use super::manners::{Boot, Manners};
+use super::market::{Bazaar, Place};
 use super::queue::Queue;
 use super::template::Template;
 use super::token::Remembered;
@@ -15,17 +16,6 @@ use gpujob_provider_core::{InstanceState, Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// How an instance boots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Boot {
-    /// It runs after this long.
-    After(Duration),
-    /// It stays pending.
-    Never,
-    /// It dies after this long instead, of this: `Server.InternalError`, say.
-    Dies(Duration, String),
-}
 
 /// What happens by itself.
 #[derive(Clone, Debug)]
@@ -50,29 +40,6 @@ pub struct Volume {
     pub created: Timestamp,
     /// The instance that uses it.
     pub instance: Option<String>,
-}
-
-/// How the cloud behaves, until told otherwise.
-#[derive(Clone, Debug)]
-pub(super) struct Manners {
-    /// How long lists do not show a new instance.
-    pub(super) lag: SignedDuration,
-    /// How long calls by id do not find a new instance.
-    pub(super) id_lag: SignedDuration,
-    /// How long a new template cannot be named by launches.
-    pub(super) template_lag: SignedDuration,
-    /// How long an instance shuts down.
-    pub(super) shutdown: Duration,
-    /// How instances boot; the last that fits counts.
-    pub(super) boot: Vec<(Places, Boot)>,
-    /// Whether a token answers with the refusal that it got before.
-    pub(super) remembers_refusals: bool,
-    /// Whether images are prefetched.
-    pub(super) prefetches: bool,
-    /// Whether instances end themselves.
-    pub(super) timers: bool,
-    /// Whether the queue is told of every instance that ends, and not of spot's warnings alone.
-    pub(super) tells_ends: bool,
 }
 
 /// How long an instance waits for its kubelet to join before it powers itself off.
@@ -109,17 +76,7 @@ impl Account {
             queue: Queue::default(),
             traffic: Traffic::default(),
             events: vec![],
-            manners: Manners {
-                lag: SignedDuration::ZERO,
-                id_lag: SignedDuration::ZERO,
-                template_lag: SignedDuration::from_secs(1),
-                shutdown: Duration::from_secs(20),
-                boot: vec![(Places::all(), Boot::After(Duration::from_secs(15)))],
-                remembers_refusals: false,
-                prefetches: true,
-                timers: true,
-                tells_ends: true,
-            },
+            manners: Manners::default(),
             agenda: BTreeMap::new(),
             counter: 0,
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::cloud::machine::TERMINATED;
+use crate::cloud::market::Places;
 use gpujob_crds::Market;
 
 fn start() -> Timestamp {

@@ -1,9 +1,10 @@
 //! A launch: the request as a GpuNode records it, and EC2's decision about it. As CreateFleet `instant` decides: one try,
 //! offer by offer in the order of the strategy; what was refused on the way is told beside what was bought.
 
-use super::account::{Account, Boot, Due, Volume};
+use super::account::{Account, Due, Volume};
 use super::events::What;
 use super::machine::Machine;
+use super::manners::Boot;
 use super::market::{Place, Stall};
 use super::token::Remembered;
 use gpujob_crds::pool::AllocationStrategy;

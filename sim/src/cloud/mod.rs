@@ -15,19 +15,23 @@ mod events;
 mod fixture;
 mod fleet;
 mod machine;
+mod manners;
 mod market;
 mod provider;
 mod queue;
+mod reached;
 mod script;
+mod shown;
 mod template;
 mod token;
 mod trace;
 
-pub use account::{Boot, Volume};
+pub use account::Volume;
 pub use calls::{Call, Failure, Fault, Operation, When};
 pub use catalog::{REGION, ZONES};
 pub use events::{Event, What};
 pub use machine::{Machine, POWERED_OFF, RECLAIMED, TERMINATED};
+pub use manners::Boot;
 pub use market::{Place, Places};
 pub use queue::QUEUE;
 pub use template::Template;
@@ -98,7 +102,7 @@ impl FakeCloud {
     /// one that was started again begins afresh.
     #[must_use]
     pub fn clouds_of(&self, process: &str) -> Arc<dyn Clouds> {
-        Arc::new(provider::Reached::new(self.clone(), process))
+        Arc::new(reached::Reached::new(self.clone(), process))
     }
 
     /// Has `hook` called at every change that a call makes: when it has happened, before the caller hears of it. Without any

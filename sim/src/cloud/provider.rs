@@ -2,61 +2,28 @@
 
 use super::account::Account;
 use super::calls::{Failure, Operation, When, scripted};
-use super::catalog::{self, REGION};
-use super::machine::{ANNOUNCED, Machine, RECLAIMED, TERMINATED};
+use super::catalog;
+use super::machine::TERMINATED;
 use super::queue::QUEUE;
+use super::shown::{leftovers, polled, tail};
 use super::{CloudWrite, FakeCloud, fleet};
 use async_trait::async_trait;
 use gpujob_crds::{GpuPool, names};
 use gpujob_provider_core::{
-    Clouds, ErrorClass, InstanceState, LaunchCall, Launched, Leftover, LeftoverKind, Listing, MachineProvider, Notice, NoticeKind,
-    NoticeSource, Offer, Prepared, ProviderError, Rendering, Scope, Terminated,
+    ErrorClass, InstanceState, LaunchCall, Launched, Leftover, LeftoverKind, Listing, MachineProvider, Notice, NoticeSource, Offer,
+    Prepared, ProviderError, Rendering, Terminated,
 };
-use jiff::SignedDuration;
 use kube::ResourceExt;
 use std::future::pending;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long a read of an empty queue waits.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// How long a poll speaks of an interruption.
-const NEWS: SignedDuration = SignedDuration::from_mins(10);
-/// What a console keeps.
-const CONSOLE: usize = 2048;
 
 /// One process's way to the cloud.
-pub(super) struct Reached {
-    machines: Arc<Machines>,
-    made: AtomicBool,
-}
-
-impl Reached {
-    pub(super) fn new(cloud: FakeCloud, process: &str) -> Self {
-        Reached { machines: Arc::new(Machines { cloud, process: process.to_owned() }), made: AtomicBool::new(false) }
-    }
-}
-
-#[async_trait]
-impl Clouds for Reached {
-    async fn machines(&self, scope: &Scope) -> Result<Arc<dyn MachineProvider>, ProviderError> {
-        if *scope != self.machines.cloud.scope() {
-            return Err(ProviderError::new(ErrorClass::Invalid, format!("the fake cloud is aws in {REGION} alone, not {scope:?}")));
-        }
-        self.made.store(true, Ordering::SeqCst);
-        Ok(self.machines.clone())
-    }
-
-    fn ready(&self, scope: &Scope) -> Option<Arc<dyn MachineProvider>> {
-        let made = self.made.load(Ordering::SeqCst) && *scope == self.machines.cloud.scope();
-        made.then(|| self.machines.clone() as Arc<dyn MachineProvider>)
-    }
-}
-
-struct Machines {
-    cloud: FakeCloud,
-    process: String,
+pub(super) struct Machines {
+    pub(super) cloud: FakeCloud,
+    pub(super) process: String,
 }
 
 /// What came of a call: its answer, and what it changed.
@@ -285,49 +252,6 @@ impl MachineProvider for Machines {
         })
         .await
     }
-}
-
-/// As DescribeSpotInstanceRequests tells it, for ten minutes: all that are marked or were taken, whosever they are. It says
-/// when they were marked and not how long they have: two minutes are EC2's word.
-fn polled(account: &Account) -> Vec<Notice> {
-    let notice = |machine: &Machine| {
-        let noticed = machine.noticed.filter(|at| account.now.duration_since(*at) <= NEWS)?;
-        let code = match machine.why.as_deref() {
-            None => "marked-for-termination",
-            Some(RECLAIMED) => "instance-terminated-no-capacity",
-            Some(_) => return None,
-        };
-        let at = Some(noticed + ANNOUNCED);
-        Some(Notice { instance: machine.id.clone(), kind: NoticeKind::Interruption, at, code: code.to_owned(), receipt: None })
-    };
-    account.machines.values().filter_map(notice).collect()
-}
-
-fn leftovers(account: &Account, cluster: &str) -> Vec<Leftover> {
-    let ours = account.volumes.values().filter(|v| v.instance.is_none() && v.tags.get(names::CLUSTER_TAG).is_some_and(|c| c == cluster));
-    let volumes = ours.map(|v| Leftover {
-        kind: LeftoverKind::Volume,
-        id: v.id.clone(),
-        name: v.id.clone(),
-        pool_uid: None,
-        node_uid: v.tags.get(names::NODE_UID_TAG).cloned(),
-        created: Some(v.created),
-    });
-    let templates = account.templates.values().filter(|t| t.cluster == cluster).map(|t| Leftover {
-        kind: LeftoverKind::Template,
-        id: t.id.clone(),
-        name: t.name.clone(),
-        pool_uid: Some(t.pool_uid.clone()),
-        node_uid: None,
-        created: Some(t.created),
-    });
-    volumes.chain(templates).collect()
-}
-
-/// The last of a text, from the beginning of a character.
-fn tail(text: &str) -> &str {
-    let from = (text.len().saturating_sub(CONSOLE)..=text.len()).find(|at| text.is_char_boundary(*at));
-    &text[from.unwrap_or(text.len())..]
 }
 
 #[cfg(test)]

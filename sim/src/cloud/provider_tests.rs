@@ -1,9 +1,12 @@
 use super::*;
 use crate::cloud::fixture::{Buyer, CLUSTER, cloud, machines, pool};
+use crate::cloud::machine::ANNOUNCED;
+use crate::cloud::shown::CONSOLE;
 use crate::cloud::{Boot, Fault, Place, Places, RECLAIMED, ZONES};
 use gpujob_crds::Market;
+use gpujob_provider_core::{NoticeKind, Scope};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,10 +1,11 @@
 //! How a test sets the scene. What is set here stays until it is set otherwise.
 
 use super::FakeCloud;
-use super::account::{Boot, Due, Volume};
+use super::account::{Due, Volume};
 use super::calls::{Fault, Operation};
 use super::events::What;
 use super::machine::{ANNOUNCED, Machine};
+use super::manners::Boot;
 use super::market::{Place, Places};
 use super::trace::{Move, Trace};
 use gpujob_crds::{Market, Price};
