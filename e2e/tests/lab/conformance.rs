@@ -14,15 +14,16 @@ const SIDE_BY_SIDE: usize = 4;
 
 pub(crate) async fn cases(given: Given) -> Result<()> {
     copied(&given, GROUP).await?;
-    let cases = conformance::all();
-    let put = |(number, case)| {
-        let client = given.client.clone();
+    let client = given.client.clone();
+    let put = move |(number, case): (usize, conformance::Case)| {
+        let client = client.clone();
         async move {
-            let done = conformance::run(&client, GROUP, &format!("conformance-{number}"), case).await;
+            let done = conformance::run(&client, GROUP, &format!("conformance-{number}"), &case).await;
             done.err().map(|error| format!("{:?}: {error:#}", case.name))
         }
     };
-    let wrong: Vec<Option<String>> = stream::iter(cases.iter().enumerate()).map(put).buffered(SIDE_BY_SIDE).collect().await;
+    let wrong: Vec<Option<String>> =
+        stream::iter(conformance::all().into_iter().enumerate()).map(put).buffered(SIDE_BY_SIDE).collect().await;
     uncopied(&given, GROUP).await?;
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -39,7 +39,7 @@ pub(crate) fn apply(resource: &Resource, live: &Value, wanted: &Value, actor: &A
 
     let conflicts = conflicts(&owners, mine, &fields, live, &wanted, shape);
     if !conflicts.is_empty() && !force {
-        return Err(refused(resource, &conflicts));
+        return Err(refused(&conflicts));
     }
     for (at, owner) in owners.iter_mut().enumerate() {
         if Some(at) != mine {
@@ -72,8 +72,18 @@ fn keep_only(object: &mut Value, names: &[&str]) {
     }
 }
 
-/// What others own and `wanted` would change: (whose, at which place, what).
+/// What others own and `wanted` would change: (whose, in words; at which place; what).
 type Conflicts<'a> = Vec<(String, usize, &'a Path)>;
+
+/// An owner, as conflicts tell it.
+fn named(owner: &Entry) -> String {
+    let Entry { manager, version, subresource, .. } = owner;
+    match (owner.applied, subresource.as_str()) {
+        (true, _) => format!("{manager:?}"),
+        (false, "") => format!("{manager:?} using {version}"),
+        (false, part) => format!("{manager:?} with subresource {part:?} using {version}"),
+    }
+}
 
 fn conflicts<'a>(
     owners: &[Entry],
@@ -92,7 +102,7 @@ fn conflicts<'a>(
             // A map that is wanted empty may be filled by others.
             let holder = is.is_some_and(Value::is_object) && empty(wants);
             if !item && !holder && is != wants {
-                found.push((owner.manager.clone(), at, path));
+                found.push((named(owner), at, path));
             }
         }
     }
@@ -103,8 +113,7 @@ fn empty(value: Option<&Value>) -> bool {
     value.is_some_and(|v| v.as_object().is_some_and(serde_json::Map::is_empty))
 }
 
-fn refused(resource: &Resource, conflicts: &Conflicts<'_>) -> Refusal {
-    let version = resource.api_version();
+fn refused(conflicts: &Conflicts<'_>) -> Refusal {
     let mut of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (manager, _, path) in conflicts {
         of.entry(manager).or_default().push(told(path));
@@ -114,17 +123,14 @@ fn refused(resource: &Resource, conflicts: &Conflicts<'_>) -> Refusal {
     let who: Vec<String> = of
         .iter()
         .map(|(manager, paths)| match paths.as_slice() {
-            [one] => format!("conflict with {manager:?} using {version}: {one}"),
-            many => format!(
-                "conflicts with {manager:?} using {version}:\n{}",
-                many.iter().map(|p| format!("- {p}")).collect::<Vec<_>>().join("\n")
-            ),
+            [one] => format!("conflict with {manager}: {one}"),
+            many => format!("conflicts with {manager}:\n{}", many.iter().map(|p| format!("- {p}")).collect::<Vec<_>>().join("\n")),
         })
         .collect();
     let causes: Vec<Value> = conflicts
         .iter()
         .map(|(manager, _, path)| {
-            json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager:?} using {version}"), "field": told(path)})
+            json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": told(path)})
         })
         .collect();
     let message = format!("Apply failed with {count} conflict{plural}: {}", who.join("\n"));

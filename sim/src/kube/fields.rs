@@ -121,8 +121,7 @@ pub(crate) fn collect(value: &Value, shape: Shape<'_>, path: &mut Path, parents:
     match value {
         Value::Object(map) if !map.is_empty() && !shape.atomic_map() => {
             // What is a struct in Go is owned by nobody as such: only maps are.
-            let strukt = matches!(path.as_slice(), [] | [Step::Field(_)]) && path.first() != Some(&Step::Field("data".to_owned()));
-            if parents && !strukt {
+            if parents && !path.is_empty() && shape.is_map() {
                 fields.insert(path.clone());
             }
             for (name, inner) in map {

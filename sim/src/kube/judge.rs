@@ -105,7 +105,10 @@ fn judge_text(schema: &Value, text: &str, path: &str, causes: &mut Vec<Cause>) {
         causes.push(Cause::invalid(path, &format!("{text:?}"), &format!("{path} in body should be at least {least} chars long")));
     }
     if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
-        causes.push(Cause::invalid(path, &format!("{text:?}"), &format!("{path} in body must be of type date-time: {text:?}")));
+        // Told by its last name alone, unlike everything else.
+        let last = path.rsplit('.').next().unwrap_or(path);
+        let message = format!("Invalid value: {text:?}: {last} in body must be of type date-time: {text:?}");
+        causes.push(Cause { reason: "FieldValueTypeInvalid", message, field: path.to_owned() });
     }
 }
 

@@ -27,7 +27,7 @@ mod store;
 mod watch;
 mod write;
 
-pub use service::{AnswerBody, Hidden, KubeService, Sight, Wrote};
+pub use service::{AnswerBody, Hidden, Hide, KubeService, Sight, Wrote};
 pub use store::Write;
 
 use gpujob_operator::clock::Clock;

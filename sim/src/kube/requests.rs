@@ -121,12 +121,16 @@ fn put(state: &mut State, actor: &Actor, target: &Target, query: &Query, value: 
         other => other?,
     };
     if version.is_empty() && (resource.schema().is_some() || resource.is("leases")) {
-        let cause = Cause::invalid(
-            "metadata.resourceVersion",
-            if resource.schema().is_some() { "0" } else { "\"\"" },
-            "must be specified for an update",
+        let cause = Cause::invalid("metadata.resourceVersion", "0", "must be specified for an update");
+        let mut refusal = Refusal::invalid(resource, &target.name, &[cause]);
+        // Here the server names the resource and not the kind.
+        refusal.message = format!(
+            "{} {:?} is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update",
+            resource.qualified(),
+            target.name
         );
-        return Err(Refusal::invalid(resource, &target.name, &[cause]));
+        refusal.details["kind"] = Value::from(resource.plural.clone());
+        return Err(refusal);
     }
     replace(state, actor, target, &live, proposal(value, query)).map(|s| told(200, &s))
 }
@@ -177,7 +181,7 @@ fn applied(state: &mut State, actor: &Actor, target: &Target, query: &Query, val
     let there = state.get(resource, namespace, name).cloned();
     let empty = json!({});
     let before = there.as_ref().map_or(&empty, |s| &s.value);
-    let (version, uid) = (&value["metadata"]["resourceVersion"], &value["metadata"]["uid"]);
+    let uid = &value["metadata"]["uid"];
     match &there {
         None if !subresource.is_empty() => return Err(Refusal::not_found(resource, name)),
         None if uid.is_string() => {
@@ -189,13 +193,32 @@ fn applied(state: &mut State, actor: &Actor, target: &Target, query: &Query, val
         }
         _ => {}
     }
+    if let Some(schema) = resource.schema()
+        && let Some(unknown) = schema.prune(&mut value.clone()).first()
+    {
+        let (version, kind) = (resource.api_version(), &resource.kind);
+        let said = value["metadata"]["namespace"].as_str().unwrap_or_default();
+        let message = format!(
+            "failed to create typed patch object ({said}/{name}; {version}, Kind={kind}): .{unknown}: field not declared in schema"
+        );
+        return Err(Refusal::new(500, "", message));
+    }
     let made = apply::apply(resource, before, value, actor, query.is_true("force"))?;
     let mut object = made.object;
     // What the request says of identity and version is checked as in any update.
     if let Some(meta) = value["metadata"].as_object() {
         for (field, said) in meta.iter().filter(|(f, _)| matches!(f.as_str(), "name" | "namespace" | "uid" | "resourceVersion")) {
+            // What is made has no version to compare with.
+            if there.is_none() && field == "resourceVersion" {
+                continue;
+            }
             metadata(&mut object)[field] = said.clone();
         }
+    }
+    if there.is_none()
+        && let Some(meta) = metadata(&mut object).as_object_mut()
+    {
+        meta.shift_remove("resourceVersion");
     }
     for (field, said) in [("apiVersion", &value["apiVersion"]), ("kind", &value["kind"])] {
         object[field] = said.clone();
@@ -203,7 +226,6 @@ fn applied(state: &mut State, actor: &Actor, target: &Target, query: &Query, val
     let proposal = Proposal { owners: Some(made.owners), ..proposal(object, query) };
     match there {
         Some(live) => replace(state, actor, target, &live, proposal).map(|s| told(200, &s)),
-        None if version.is_string() => Err(Refusal::not_found(resource, name)),
         None => create(state, actor, target, proposal).map(|s| told(201, &s)),
     }
 }

@@ -104,10 +104,12 @@ impl Schema {
                 judge(field, value, name, &mut causes);
             }
         }
-        if causes
-            .iter()
-            .any(|c| matches!(c.reason, "FieldValueRequired" | "FieldValueTypeInvalid" | "FieldValueTooLong" | "FieldValueTooMany"))
-        {
+        if causes.iter().any(|c| {
+            matches!(
+                c.reason,
+                "FieldValueRequired" | "FieldValueTypeInvalid" | "FieldValueTooLong" | "FieldValueTooMany" | "FieldValueNotSupported"
+            )
+        }) {
             let why =
                 "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
             causes.push(Cause::invalid("<nil>", "null", why));

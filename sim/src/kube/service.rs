@@ -21,6 +21,9 @@ use tower::Service;
 /// The body of an answer.
 pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
+/// Chooses the changes that a watch does not tell of.
+pub type Hide = Arc<dyn Fn(&Hidden<'_>) -> bool + Send + Sync>;
+
 /// What one client can see of the server. A fault layer puts it into a request's extensions; without it everything is seen.
 #[derive(Clone, Default)]
 pub struct Sight {
@@ -28,7 +31,7 @@ pub struct Sight {
     /// and writes are never stale, as in Kubernetes.
     pub horizon: Option<Receiver<u64>>,
     /// Watches do not tell of writes that this holds for: as if the connection had been lost and the state had moved on.
-    pub hide: Option<Arc<dyn Fn(&Hidden<'_>) -> bool + Send + Sync>>,
+    pub hide: Option<Hide>,
 }
 
 impl std::fmt::Debug for Sight {
