@@ -43,6 +43,7 @@ fn parts(kube: &FakeKube, cloud: &FakeCloud, clock: &Arc<dyn Clock>, identity: S
         clouds: cloud.clouds_of(&identity),
         identity,
         lease: Duration::from_secs(15),
+        requests: Default::default(),
         settings: Settings {
             transfer_image: "gpujob-transfer".into(),
             transfer_image_pull_policy: None,
