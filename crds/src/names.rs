@@ -12,6 +12,8 @@ pub const INDEX: &str = "gpujob.dev/index";
 pub const ATTEMPT: &str = "gpujob.dev/attempt";
 /// Label of a pod: `attempt`, `commit`, `discard` or `resolve`.
 pub const ROLE: &str = "gpujob.dev/role";
+/// Annotation of an attempt's pod: when it was last asked to save a checkpoint and go on. Seen inside through the downward API.
+pub const CHECKPOINT: &str = "gpujob.dev/checkpoint";
 /// Label that says which program made an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`], and the prefix of our field managers.

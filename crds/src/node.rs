@@ -100,6 +100,21 @@ pub struct Reservation {
     pub attempt: i32,
     /// The GPUs it holds.
     pub gpus: i32,
+    /// What its pods ask for besides: what is left for others on a node with many GPUs. Absent: its share by GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Asks>,
+}
+
+/// What the pods of an attempt ask of a node, GPUs aside.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct Asks {
+    /// Millicores.
+    pub millicores: i64,
+    /// MiB of memory.
+    pub memory_mib: i64,
+    /// MiB of ephemeral storage.
+    pub disk_mib: i64,
 }
 
 /// What is known of the instance.
@@ -126,6 +141,9 @@ pub struct GpuNodeStatus {
     /// When an interruption notice was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupted: Option<Time>,
+    /// When the instance will be taken, as the notice says or, where it does not, as notices of this kind usually mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_at: Option<Time>,
 }
 
 /// The instance behind a GpuNode.
@@ -176,6 +194,12 @@ impl GpuNode {
     pub fn free_gpus(&self) -> i32 {
         let bought = self.status.as_ref().and_then(|s| s.instance.as_ref()).map_or(self.spec.gpus, |i| i.gpus);
         bought - self.reservations().iter().map(|r| r.gpus).sum::<i32>()
+    }
+
+    /// Whether its end is certain: it is being deleted, or the cloud has given notice. Nothing new is reserved here.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some() || self.status.as_ref().is_some_and(|s| s.interrupted.is_some())
     }
 
     /// The reservation of this job, if it has one here. By UID.

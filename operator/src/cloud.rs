@@ -3,7 +3,8 @@
 
 use crate::context::Ctx;
 use crate::watch::sorted;
-use gpujob_provider_core::{Instance, InstanceState, Listing, Scope};
+use gpujob_crds::names;
+use gpujob_provider_core::{Instance, InstanceState, Listing, MachineProvider, Scope};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,25 @@ pub struct Seen {
     pub asked: Timestamp,
     /// Since when every listing has been complete, without a gap.
     pub complete_since: Option<Timestamp>,
+    /// Positions in the listing, by the GpuNode's UID that an instance carries.
+    owners: Arc<BTreeMap<String, Vec<usize>>>,
+}
+
+impl Seen {
+    fn new(listing: Arc<Listing>, asked: Timestamp, complete_since: Option<Timestamp>) -> Self {
+        let mut owners: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, instance) in listing.instances.iter().enumerate() {
+            if let Some(uid) = instance.tags.get(names::NODE_UID_TAG) {
+                owners.entry(uid.clone()).or_default().push(at);
+            }
+        }
+        Seen { listing, asked, complete_since, owners: Arc::new(owners) }
+    }
+
+    /// The instances that carry this GpuNode's UID.
+    pub fn of(&self, uid: &str) -> impl Iterator<Item = &Instance> {
+        self.owners.get(uid).into_iter().flatten().map(|at| &self.listing.instances[*at])
+    }
 }
 
 /// The last listing of each scope.
@@ -53,7 +73,7 @@ impl CloudView {
         let mut seen = self.seen.lock().expect("no panic holds this lock");
         let before = seen.get(scope).cloned();
         let complete_since = listing.complete.then(|| before.as_ref().and_then(|b| b.complete_since).unwrap_or(asked));
-        seen.insert(scope.clone(), Seen { listing, asked, complete_since });
+        seen.insert(scope.clone(), Seen::new(listing, asked, complete_since));
         before
     }
 }
@@ -87,7 +107,8 @@ pub async fn run(ctx: Arc<Ctx>, shutdown: CancellationToken) {
     }
 }
 
-fn scopes(ctx: &Ctx) -> BTreeSet<Scope> {
+/// The scopes that any pool or GpuNode names.
+pub(crate) fn scopes(ctx: &Ctx) -> BTreeSet<Scope> {
     let pools = ctx.stores.pools.state().into_iter().map(|p| Scope { provider: p.spec.provider().into(), region: p.spec.region().into() });
     let nodes = ctx.stores.nodes.state().into_iter().map(|n| Scope { provider: n.spec.provider.clone(), region: n.spec.region.clone() });
     pools.chain(nodes).collect()
@@ -95,11 +116,21 @@ fn scopes(ctx: &Ctx) -> BTreeSet<Scope> {
 
 async fn poll(ctx: Arc<Ctx>, scope: Scope, stop: CancellationToken) {
     let mut wishes = ctx.cloud_view.wanted.subscribe();
+    let mut sweeping: Option<tokio::task::JoinHandle<()>> = None;
     loop {
         wishes.mark_unchanged();
-        if let Err(error) = list_once(&ctx, &scope).await {
-            ctx.cloud_view.broken(&scope);
-            tracing::warn!(?scope, %error, "listing instances");
+        match list_once(&ctx, &scope).await {
+            // Beside the listing: instances that do not end must not keep others from being seen. What this listing shows in vain,
+            // the next one shows again.
+            Ok((provider, listing)) if sweeping.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) => {
+                let (ctx, scope) = (ctx.clone(), scope.clone());
+                sweeping = Some(tokio::spawn(async move { crate::sweep::sweep(&ctx, &scope, &provider, &listing).await }));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                ctx.cloud_view.broken(&scope);
+                tracing::warn!(?scope, %error, "listing instances");
+            }
         }
         let pause = if moving(&ctx, &scope) { Duration::from_secs(2) } else { Duration::from_secs(15) };
         tokio::select! {
@@ -120,15 +151,13 @@ fn moving(ctx: &Ctx, scope: &Scope) -> bool {
     })
 }
 
-async fn list_once(ctx: &Ctx, scope: &Scope) -> Result<(), gpujob_provider_core::ProviderError> {
+async fn list_once(ctx: &Ctx, scope: &Scope) -> Result<(Arc<dyn MachineProvider>, Arc<Listing>), gpujob_provider_core::ProviderError> {
     let asked = ctx.clock.now();
     let provider = ctx.clouds.machines(scope).await?;
-    let call = ctx.metrics.provider_call(&scope.provider, "list");
-    let listing = Arc::new(call.done(provider.list(&ctx.settings.cluster).await)?);
+    let listing = Arc::new(provider.list(&ctx.settings.cluster).await?);
     let before = ctx.cloud_view.store(scope, listing.clone(), asked);
     announce(ctx, before.as_ref().map(|b| b.listing.as_ref()), &listing);
-    crate::sweep::sweep(ctx, scope, &provider, &listing).await;
-    Ok(())
+    Ok((provider, listing))
 }
 
 /// GpuNodes whose instance looks different from before are worth a look. So are those that wait for an absence.

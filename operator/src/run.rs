@@ -6,7 +6,7 @@ use crate::http::Readiness;
 use crate::queue::{JobKey, Queues, Receivers, drive};
 use crate::requests::Requests;
 use crate::settings::{Args, Settings};
-use crate::{capacity, cloud, http, job, leader, metrics, node, pool, providers, scheduler, watch};
+use crate::{capacity, cloud, http, job, leader, metrics, node, notice, pool, providers, scheduler, sweep, throttle, watch};
 use anyhow::Context;
 use gpujob_crds::GpuJob;
 use gpujob_provider_core::Clouds;
@@ -112,6 +112,7 @@ pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOn
     }
     // Caches first, then the Lease: who leads can act at once.
     let (leadership, campaign) = candidate.run(shutdown.clone());
+    let metrics = Arc::new(metrics::Metrics::default());
     let ctx = Arc::new(Ctx {
         recorder: Recorder::new(client.clone(), Reporter { controller: "gpujob-operator".into(), instance: Some(identity) }),
         client,
@@ -119,11 +120,12 @@ pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOn
         stores,
         leader: leadership,
         settings,
-        clouds,
+        clouds: Arc::new(throttle::Throttled::new(clouds, metrics.clone())),
         cloud_view: Arc::default(),
         capacity: Arc::new(capacity::Capacity::default()),
         queues,
-        metrics: Arc::new(metrics::Metrics::default()),
+        prefetch: Arc::default(),
+        metrics,
         requests,
     });
     ready(ctx.clone());
@@ -171,6 +173,8 @@ pub async fn controllers(ctx: Arc<Ctx>, ends: Receivers, shutdown: CancellationT
         pools,
         scheduler::run(ctx.clone(), ends.scheduler, shutdown.clone()),
         cloud::run(ctx.clone(), shutdown.clone()),
+        notice::run(ctx.clone(), shutdown.clone()),
+        sweep::run(ctx.clone(), shutdown.clone()),
         look_at_everything(ctx, shutdown),
     );
 }

@@ -5,9 +5,6 @@ use gpujob_crds::conditions::{find, job as types};
 use gpujob_crds::job_status::{Attempt, Outcome};
 use kube::runtime::events::{Event, EventType};
 
-/// The longest note that the API server takes.
-const LONGEST: usize = 1024;
-
 /// What has changed from `old` to `new`.
 #[must_use]
 pub fn transitions(old: &GpuJobStatus, new: &GpuJobStatus) -> Vec<Event> {
@@ -59,11 +56,6 @@ fn over(succeeded: bool, reason: &str, message: &str) -> Event {
 }
 
 fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
-    let mut note = note.to_owned();
-    let mut end = note.len().min(LONGEST);
-    while !note.is_char_boundary(end) {
-        end -= 1;
-    }
-    note.truncate(end);
+    let note = crate::events::cut(note);
     Event { type_, reason: reason.into(), action: action.into(), note: Some(note), secondary: None }
 }

@@ -244,6 +244,8 @@ pub struct NodeFact {
     pub deleting: Option<Timestamp>,
     /// When an interruption notice was seen.
     pub interrupted: Option<Timestamp>,
+    /// When the instance will be taken.
+    pub taken_at: Option<Timestamp>,
     /// The name that it offers GPUs under.
     pub resource_name: String,
     /// What was bought, once the cloud has answered.
@@ -270,6 +272,7 @@ impl NodeFact {
             initialized: condition(conditions::node::INITIALIZED).filter(|c| c.status == "True").map(|c| c.last_transition_time.0),
             deleting: node.metadata.deletion_timestamp.as_ref().map(|t| t.0),
             interrupted: status.interrupted.as_ref().map(|t| t.0),
+            taken_at: status.taken_at.as_ref().map(|t| t.0),
             resource_name: node.spec.resource_name.clone(),
             offer: instance.map(|i| BoughtOffer {
                 instance_type: i.instance_type.clone(),

@@ -2,7 +2,8 @@
 //! job's status alone, so both come to the same answer from the same version of it.
 
 use super::observe::{last_ended, open};
-use gpujob_crds::{GpuJob, GpuJobStatus, job_status::Outcome};
+use gpujob_crds::job_status::{Attempt, Outcome};
+use gpujob_crds::{GpuJob, GpuJobStatus};
 use jiff::{SignedDuration, Timestamp};
 
 /// Whether to reserve capacity for a job.
@@ -23,6 +24,11 @@ const LONGEST: i64 = 360;
 
 /// What `storage` of an attempt says when the store could not be asked: the next attempt's fetch finds out.
 pub const UNRESOLVED: &str = "Unresolved";
+
+/// Why an attempt ended whose instance is being taken back, its program not having ended before the notice.
+pub const NOTICED: &str = "SpotInterruption";
+/// Seconds after which an attempt that is taken back has been worth its place: the next begins at once.
+const WORTHWHILE: i64 = 600;
 
 /// Whether this job wants capacity now.
 #[must_use]
@@ -71,7 +77,9 @@ pub fn unsettled(job: &GpuJob, status: &GpuJobStatus) -> bool {
     job.spec.results.is_some() && last.is_some_and(|a| a.outcome.is_some() && a.pod_uid.is_some() && a.storage.is_none())
 }
 
-/// When the next attempt may begin: 10 s after a bad end, doubled with each in a row, at most 6 min.
+/// When the next attempt may begin: 10 s after a bad end, doubled with each in a row, at most 6 min. After a notice at once:
+/// the old node still runs while the new one is bought. Only places that are taken back again and again, each within minutes,
+/// are not bought without a pause.
 #[must_use]
 pub fn not_before(status: &GpuJobStatus) -> Option<Timestamp> {
     let last = status.attempts.last()?;
@@ -79,7 +87,17 @@ pub fn not_before(status: &GpuJobStatus) -> Option<Timestamp> {
         return None;
     }
     let outcome = last.outcome.filter(|o| *o != Outcome::Succeeded)?;
-    let row = status.attempts.iter().rev().take_while(|a| a.outcome == Some(outcome)).count();
+    let noticed = last.reason.as_deref() == Some(NOTICED);
+    let row = match noticed {
+        true => status.attempts.iter().rev().take_while(|a| short_lived(a)).count().checked_sub(1).filter(|n| *n > 0)?,
+        false => status.attempts.iter().rev().take_while(|a| a.outcome == Some(outcome)).count(),
+    };
     let seconds = (FIRST << (row - 1).min(6)).min(LONGEST);
     last.end_time.as_ref()?.0.checked_add(SignedDuration::from_secs(seconds)).ok()
+}
+
+/// Whether this attempt was taken back before it was worth its place.
+fn short_lived(a: &Attempt) -> bool {
+    let lived = a.assigned_time.as_ref().zip(a.end_time.as_ref()).map(|(from, to)| to.0.duration_since(from.0).as_secs());
+    a.reason.as_deref() == Some(NOTICED) && lived.is_none_or(|seconds| seconds < WORTHWHILE)
 }

@@ -1,10 +1,11 @@
 //! The world of one GpuJob: everything that [`plan`](super::plan) may look at, gathered from caches, sorted and complete.
 
 use super::facts::{NodeFact, PodFact, Role};
+use crate::watch::Stores;
 use gpujob_crds::{GpuJob, GpuJobStatus, GpuNode, conditions, job_status::Attempt, names};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 
 /// One job, and all that belongs to it.
@@ -22,8 +23,26 @@ pub struct JobWorld {
 
 /// Gathers the world of a job. `None`: the cache does not hold it (any more).
 #[must_use]
-pub fn observe(job: &ObjectRef<GpuJob>, jobs: &Store<GpuJob>, nodes: &Store<GpuNode>, pods: &Store<Pod>) -> Option<JobWorld> {
-    Some(JobWorld::new(jobs.get(job)?, &nodes.state(), &pods.state()))
+pub fn observe(job: &ObjectRef<GpuJob>, stores: &Stores) -> Option<JobWorld> {
+    let job = stores.jobs.get(job)?;
+    let (nodes, pods) = around(&job, stores);
+    Some(JobWorld::new(job, &nodes, &pods))
+}
+
+/// The GpuNodes and pods that may concern a job, by index: looking at one job must not cost more because there are others.
+#[must_use]
+pub fn around(job: &GpuJob, stores: &Stores) -> (Vec<Arc<GpuNode>>, Vec<Arc<Pod>>) {
+    let uid = job.metadata.uid.as_deref().unwrap_or_default();
+    let mut nodes = stores.nodes_of(uid);
+    let named = named(job).filter(|name| !nodes.iter().any(|n| n.metadata.name.as_deref() == Some(name)));
+    let named: Vec<_> = named.filter_map(|name| stores.nodes.get(&ObjectRef::new(name))).collect();
+    nodes.extend(named);
+    (nodes, stores.pods_of(uid))
+}
+
+/// The GpuNodes that attempts name which go on.
+fn named(job: &GpuJob) -> impl Iterator<Item = &str> {
+    job.status.iter().flat_map(|s| &s.attempts).filter(|a| a.outcome.is_none()).filter_map(|a| a.node.as_deref())
 }
 
 impl JobWorld {
@@ -31,10 +50,9 @@ impl JobWorld {
     #[must_use]
     pub fn new(job: Arc<GpuJob>, nodes: &[Arc<GpuNode>], pods: &[Arc<Pod>]) -> Self {
         let uid = job.uid().unwrap_or_default();
-        let named: Vec<String> =
-            job.status.iter().flat_map(|s| &s.attempts).filter(|a| a.outcome.is_none()).filter_map(|a| a.node.clone()).collect();
-        let mut nodes: Vec<NodeFact> =
-            nodes.iter().filter(|n| n.reservation_of(&uid).is_some() || named.contains(&n.name_any())).map(|n| NodeFact::of(n)).collect();
+        let named: Vec<&str> = named(&job).collect();
+        let concerns = |n: &&Arc<GpuNode>| n.reservation_of(&uid).is_some() || named.contains(&n.name_any().as_str());
+        let mut nodes: Vec<NodeFact> = nodes.iter().filter(concerns).map(|n| NodeFact::of(n)).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         // A store has no order, and a plan must not depend on one.
         let mut pods: Vec<PodFact> = pods

@@ -10,12 +10,16 @@
 //!    v                                                                    Initialized = Ready
 //!  deleted <--- empty for the idle window (DELETE of the very version) ------'
 //!    |      <--- never joined, GPUs never came, instance gone
+//!    |      <--- notice given: cordoned, and empty (the cloud is not waited for)
 //!    v  finalizer: drain, terminate until the cloud says gone, delete the Node
 //!  absent
 //! ```
 
 mod act;
+mod end;
 mod observe;
 mod plan;
+mod send;
 
-pub use act::{Error, Launches, reconcile};
+pub use act::{Error, reconcile};
+pub use send::Launches;

@@ -1,11 +1,12 @@
 //! Everything that the plan of one GpuNode looks at.
 
 use crate::context::Ctx;
-use gpujob_crds::{GpuNode, names};
+use gpujob_crds::GpuNode;
+use gpujob_crds::pool::GpuPoolSpec;
 use gpujob_provider_core::{Instance, Scope};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 use std::sync::Arc;
 
 /// One GpuNode and what concerns it.
@@ -16,6 +17,9 @@ pub(super) struct NodeWorld {
     pub(super) idle_after: i64,
     /// GpuJob is being drained: every instance is given back, whatever it does.
     pub(super) draining: bool,
+    /// Seconds that the pool gives an instance to join, and a Ready Node to have its GPUs.
+    pub(super) join_deadline: i64,
+    pub(super) gpu_deadline: i64,
     /// Instances that carry this GpuNode's UID, by id.
     pub(super) instances: Vec<Instance>,
     /// Since when every listing was complete, and when the last one was asked for.
@@ -48,35 +52,23 @@ pub(super) fn scope(node: &GpuNode) -> Scope {
 
 pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launch: Option<LaunchAnswer>, launching: bool) -> NodeWorld {
     let seen = ctx.cloud_view.seen(&scope(&node));
-    let uid = node.metadata.uid.as_deref();
-    let mut instances: Vec<Instance> = seen
-        .iter()
-        .flat_map(|s| &s.listing.instances)
-        .filter(|i| i.tags.get(names::NODE_UID_TAG).map(String::as_str) == uid)
-        .cloned()
-        .collect();
+    let mut instances: Vec<Instance> = seen.iter().flat_map(|s| s.of(node.metadata.uid.as_deref().unwrap_or_default())).cloned().collect();
     instances.sort_by(|a, b| a.id.cmp(&b.id));
-    let provider_id = node.status.as_ref().and_then(|s| s.instance.as_ref()).and_then(|i| i.provider_id.clone());
-    let mut claimants: Vec<Arc<Node>> = ctx
-        .stores
-        .k8s_nodes
-        .state()
-        .into_iter()
-        .filter(|n| {
-            let claims = n.spec.as_ref().and_then(|s| s.provider_id.as_ref());
-            (provider_id.is_some() && claims == provider_id.as_ref()) || n.labels().get(names::NODE_LABEL) == node.metadata.name.as_ref()
-        })
-        .collect();
-    claimants.sort_by_key(|n| n.name_any());
-    let jobs = ctx.stores.jobs.state();
+    let provider_id = node.status.as_ref().and_then(|s| s.instance.as_ref()).and_then(|i| i.provider_id.as_deref());
+    let claimants = ctx.stores.claimants(provider_id, node.metadata.name.as_deref().unwrap_or_default());
     let absent_jobs = node
         .reservations()
         .iter()
-        .filter(|r| !jobs.iter().any(|j| j.metadata.uid.as_deref() == Some(&r.job_uid)))
+        .filter(|r| {
+            let job = ctx.stores.jobs.get(&ObjectRef::new(&r.name).within(&r.namespace));
+            job.is_none_or(|j| j.metadata.uid.as_deref() != Some(&r.job_uid))
+        })
         .map(|r| r.job_uid.clone())
         .collect();
     let pool = ctx.stores.pools.state().into_iter().find(|p| p.metadata.uid.as_deref() == Some(&node.spec.pool_uid));
     NodeWorld {
+        join_deadline: pool.as_ref().map_or_else(|| GpuPoolSpec::default().join_deadline(), |p| p.spec.join_deadline()),
+        gpu_deadline: pool.as_ref().map_or_else(|| GpuPoolSpec::default().gpu_deadline(), |p| p.spec.gpu_deadline()),
         // A pool that goes waits for no more work either.
         idle_after: pool.filter(|p| p.metadata.deletion_timestamp.is_none()).map_or(0, |p| p.spec.idle_after()),
         draining: ctx.leader.is_draining(),

@@ -48,6 +48,9 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
         return Ok(Some(Duration::ZERO));
     }
     let now = ctx.clock.now();
+    // Before its offers are known, and so before anything can be bought of them.
+    let kept = pool.status.as_ref().map(|s| s.memory.as_slice()).unwrap_or_default();
+    ctx.capacity.restore(name, pool.spec.region(), kept, leads, now);
     let fresh = ctx.capacity.offers(name).filter(|known| {
         let same = pool.metadata.uid.as_deref() == Some(&known.uid) && pool.metadata.generation == Some(known.generation);
         same && now.duration_since(known.listed) < jiff::SignedDuration::from_secs(55)
@@ -73,7 +76,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
             (checked, jiff::SignedDuration::ZERO)
         }
     };
-    let wanted = match &checked {
+    let mut wanted = match &checked {
         Ok(None) => return Ok(Some(Duration::from_secs(5))), // a follower, and the leader has not prepared it yet
         Ok(Some((prepared, offers))) => {
             if age.is_zero() {
@@ -101,6 +104,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
             status(&pool, &nodes, &Checked::Refused(error), now)
         }
     };
+    wanted.memory = ctx.capacity.remembered(name, pool.spec.region(), kept, now);
     if leads && pool.status.as_ref() != Some(&wanted) {
         write(ctx, &pool, &wanted).await?;
     }
@@ -113,6 +117,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
 async fn let_go(ctx: &Ctx, pool: &GpuPool, scope: &Scope, nodes: &[Arc<gpujob_crds::GpuNode>]) -> Result<Option<Duration>, Error> {
     let name = pool.name_any();
     ctx.capacity.forget_pool(&name);
+    ctx.prefetch.forget(pool.metadata.uid.as_deref().unwrap_or_default());
     if !ctx.leader.is_leader() || !pool.finalizers().iter().any(|f| f == FINALIZER) {
         return Ok(None);
     }
@@ -129,23 +134,21 @@ async fn let_go(ctx: &Ctx, pool: &GpuPool, scope: &Scope, nodes: &[Arc<gpujob_cr
 }
 
 /// What the provider makes of the settings now, and what it sells. Followers do not prepare: that writes in the cloud.
-async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Vec<Offer>)>, ProviderError> {
+async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Arc<Vec<Offer>>)>, ProviderError> {
     let provider: Arc<dyn MachineProvider> = ctx.clouds.machines(scope).await?;
     let prepared = if leads {
-        let call = ctx.metrics.provider_call(&scope.provider, "prepare");
-        call.done(provider.prepare(pool, &ctx.settings.cluster).await)?
+        provider.prepare(pool, &ctx.settings.cluster).await?
     } else {
         match pool.status.as_ref().and_then(|s| s.prepared.clone()) {
             Some(value) => Prepared(value),
             None => return Ok(None),
         }
     };
-    let call = ctx.metrics.provider_call(&scope.provider, "offers");
-    let offers = call.done(provider.offers(pool, &prepared).await)?;
+    let offers = provider.offers(pool, &prepared).await?;
     if offers.iter().any(|o| o.gpus <= 0) {
         return Err(ProviderError::new(ErrorClass::Invalid, "the provider offers an instance without a GPU"));
     }
-    Ok(Some((prepared, offers)))
+    Ok(Some((prepared, Arc::new(offers))))
 }
 
 async fn finalizers(ctx: &Ctx, pool: &GpuPool, add: bool) -> Result<(), Error> {

@@ -8,6 +8,7 @@ pub mod leftover;
 pub mod notice;
 pub mod offer;
 pub mod provider;
+pub mod rates;
 
 pub use error::{ErrorClass, ProviderError, Refusal};
 pub use instance::{Instance, InstanceState, Listing, Terminated};
@@ -16,3 +17,4 @@ pub use leftover::{Leftover, LeftoverKind};
 pub use notice::{Notice, NoticeKind, NoticeSource};
 pub use offer::{Demand, Offer};
 pub use provider::{Clouds, MachineProvider, Prepared, Scope};
+pub use rates::{Rate, Rates};

@@ -1,6 +1,6 @@
 //! The contract of a provider of machines. One conformance suite runs against every implementation and every fake.
 
-use crate::{LaunchCall, Launched, Leftover, Listing, Notice, NoticeSource, Offer, ProviderError, Rendering, Terminated};
+use crate::{LaunchCall, Launched, Leftover, Listing, Notice, NoticeSource, Offer, ProviderError, Rates, Rendering, Terminated};
 use async_trait::async_trait;
 use gpujob_crds::GpuPool;
 use std::sync::Arc;
@@ -19,11 +19,24 @@ pub struct Scope {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared(pub serde_json::Value);
 
+impl Prepared {
+    /// The machine image that launches name, where the provider says it under `image`. For metrics and for people.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        self.0.get("image").and_then(serde_json::Value::as_str)
+    }
+}
+
 /// Sells machines that join the cluster as Nodes.
 ///
 /// Every method may be called again after a crash at any point, and every method has its own time limit inside.
 #[async_trait]
 pub trait MachineProvider: Send + Sync {
+    /// How often each kind of call may be made in this scope. The caller keeps to it, and slows down when told `Throttled`.
+    fn rates(&self) -> Rates {
+        Rates::default()
+    }
+
     /// Checks the pool's settings and makes what launches need (a launch template). Repeatable: what exists is found again.
     ///
     /// # Errors

@@ -121,14 +121,9 @@ pub(super) async fn orphans(ctx: &Ctx, job: &ObjectRef<GpuJob>) -> Result<(), Er
     let known = ctx.stores.jobs.get(job).and_then(|j| j.uid());
     let suspects: Vec<_> = ctx
         .stores
-        .pods
-        .state_filter(|p| {
-            let labels = p.labels();
-            p.metadata.namespace.as_deref() == Some(&namespace)
-                && labels.get(names::JOB) == Some(&job.name)
-                && labels.get(names::JOB_UID) != known.as_ref()
-        })
+        .pods_named(&namespace, &job.name)
         .into_iter()
+        .filter(|p| p.labels().get(names::JOB_UID) != known.as_ref())
         .filter_map(|p| PodFact::of(&p).filter(PodFact::held).zip(p.labels().get(names::JOB_UID).cloned()))
         .collect();
     if suspects.is_empty() {

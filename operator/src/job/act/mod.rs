@@ -5,7 +5,7 @@ mod create;
 mod finish;
 
 use super::events::transitions;
-use super::observe::{JobWorld, observe};
+use super::observe::{JobWorld, around, observe};
 use super::plan::{self, Action, Plan};
 use super::pod::{Image, PodError};
 use crate::context::{ApiError, Ctx, within};
@@ -64,7 +64,7 @@ pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Dura
         return Ok(None);
     }
     finish::orphans(ctx, job).await?;
-    let Some(mut world) = observe(job, &ctx.stores.jobs, &ctx.stores.nodes, &ctx.stores.pods) else { return Ok(None) };
+    let Some(mut world) = observe(job, &ctx.stores) else { return Ok(None) };
     world.draining = ctx.leader.is_draining();
     confirm(ctx, &mut world).await?;
     let now = ctx.clock.now();
@@ -90,8 +90,11 @@ pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Dura
 /// Reads from the API server what the open attempt has on record and the caches do not show: a fresh leader's caches may be
 /// older than the status, and a pod or node taken for vanished would have the attempt run again.
 async fn confirm(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
-    let (mut nodes, mut pods) = (ctx.stores.nodes.state(), ctx.stores.pods.state());
     let (node, pod) = (world.missing_node(), world.missing_pod());
+    if node.is_none() && pod.is_none() {
+        return Ok(());
+    }
+    let (mut nodes, mut pods) = around(&world.job, &ctx.stores);
     if let Some(name) = &node
         && let Some(there) = within(Api::<GpuNode>::all(ctx.client.clone()).get_opt(name)).await.map_err(during("reading a GpuNode"))?
     {
@@ -103,9 +106,7 @@ async fn confirm(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
             pods.push(Arc::new(there));
         }
     }
-    if node.is_some() || pod.is_some() {
-        *world = JobWorld { draining: world.draining, ..JobWorld::new(world.job.clone(), &nodes, &pods) };
-    }
+    *world = JobWorld { draining: world.draining, ..JobWorld::new(world.job.clone(), &nodes, &pods) };
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::draft::Draft;
 use super::outcome::{Exit, Seen, look};
 use super::{Action, delivery, ending};
 use crate::job::facts::{PodFact, Role};
+use crate::job::next::NOTICED;
 use gpujob_crds::job_status::{Attempt, Outcome};
 use gpujob_crds::names;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -13,6 +14,8 @@ use kube::ResourceExt;
 pub(super) const DEADLINE: &str = "DeadlineExceeded";
 /// Seconds that a pod may wait for an image or a setting before the job is given up: the node is paid for meanwhile.
 const HUNG_FOR: i64 = 300;
+/// Seconds that a recorded end may wait for its pod: no longer than a notice.
+const HANDOVER: i64 = 120;
 /// Seconds that a pod may be refused by its own node, GPUs and all being there.
 const MISFIT_AFTER: i64 = 120;
 
@@ -60,11 +63,16 @@ fn without_pod(d: &mut Draft<'_>, a: &Attempt) {
         return give_back(d, a, ending::suspend);
     }
     let Some(node) = live else {
-        return give_back(d, a, |d| ending::interrupt(d, "NodeLost", "Its node is gone, or on its way out, before the pod was made."));
+        let reason = if node.is_some_and(|n| n.interrupted.is_some()) { NOTICED } else { "NodeLost" };
+        return give_back(d, a, |d| ending::interrupt(d, reason, "Its node is gone, or on its way out, before the pod was made."));
     };
     if !node.registered {
         d.why =
             if node.message.is_empty() { format!("{} is being launched.", node.name) } else { format!("{}: {}", node.name, node.message) };
+        return;
+    }
+    if let Some(pod) = predecessor(d, a) {
+        d.why = format!("{} has joined; it waits for pod {} of the attempt before to end.", node.name, pod.name);
         return;
     }
     d.why = format!("{} has joined; the pod is being made.", node.name);
@@ -73,6 +81,16 @@ fn without_pod(d: &mut Draft<'_>, a: &Attempt) {
         let target = d.target(a);
         d.act(Action::CreateAttemptPod(target));
     }
+}
+
+/// The pod of an earlier attempt that still works. Its place may be bought before it has ended, but two attempts do not run at
+/// once: the later one's claim would cut off the earlier one's last checkpoint.
+fn predecessor<'a>(d: &mut Draft<'a>, a: &Attempt) -> Option<&'a PodFact> {
+    let pod = d.world.pods.iter().find(|p| p.role == Role::Attempt && p.attempt < a.number && !p.over())?;
+    let before = d.recorded.attempts.iter().find(|b| b.number == pod.attempt)?;
+    // Nobody may ever say that the pod of a lost node has ended.
+    let (lost, ended) = (before.reason.as_deref() == Some("NodeLost"), before.end_time.clone()?);
+    (!lost && !d.due(ended.0, HANDOVER)).then_some(pod)
 }
 
 /// An attempt that nothing was bought for has not happened: its number is used again.

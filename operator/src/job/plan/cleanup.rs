@@ -3,7 +3,7 @@
 //! All of it looks at the *recorded* status only, each property by itself: whatever a crash left half done is found again.
 
 use super::Action;
-use super::draft::{Draft, later};
+use super::draft::{Draft, between, later};
 use crate::job::facts::{NodeFact, PodFact, Role};
 use crate::job::next::{ended, unsettled};
 use crate::job::observe::{last_ended, open};
@@ -11,8 +11,12 @@ use gpujob_crds::job_status::Outcome;
 use gpujob_crds::{Reservation, names};
 use kube::ResourceExt;
 
-/// Seconds that an attempt's pod gets when it is taken away: as long as a spot notice gives, less a margin.
+/// Seconds that an attempt's pod gets when it is taken away and nobody says when: as long as a spot notice gives, less a margin.
 const NOTICE: u32 = 100;
+/// Seconds before the instance goes in which the pod must be over: the sidecar seals, the kubelet reports.
+const SEALING: i64 = 5;
+/// The least seconds of grace: the kubelet's own minimum.
+const LEAST: i64 = 2;
 /// Seconds for a pod whose results nobody wants.
 const SHORT: u32 = 10;
 /// Seconds after which a reservation goes though the pod has not ended.
@@ -49,8 +53,11 @@ fn keep(d: &mut Draft<'_>, node: &NodeFact, r: &Reservation) -> bool {
     if over(d, r.attempt) {
         let pod = d.world.pod(r.attempt, Role::Attempt);
         let end = d.recorded.attempts.iter().find(|a| a.number == r.attempt).and_then(|a| a.end_time.as_ref()).map(|t| t.0);
-        // The GPUs are not free while the program still runs, but a pod that never ends must not hold a node for ever.
-        return pod.is_some_and(|p| !p.gpus_free()) && !node.dying() && !end.is_none_or(|at| d.due(at, STUBBORN));
+        // The GPUs are not free while the program still runs. A node that is being taken back is held until the sidecar has ended
+        // too: its GPUs are nobody's any more, and given back it would take the last checkpoint with it. But a pod that never
+        // ends must not hold a node for ever.
+        let busy = |p: &PodFact| if node.interrupted.is_some() { !p.over() } else { !p.gpus_free() };
+        return pod.is_some_and(busy) && node.deleting.is_none() && !end.is_none_or(|at| d.due(at, STUBBORN));
     }
     match open(&d.recorded) {
         Some(a) => a.number == r.attempt && a.node.as_deref() == Some(&node.name),
@@ -86,9 +93,14 @@ fn delete_pods(d: &mut Draft<'_>) {
 }
 
 fn attempt_grace(d: &Draft<'_>, pod: &PodFact) -> u32 {
-    let outcome = d.recorded.attempts.iter().find(|a| a.number == pod.attempt).and_then(|a| a.outcome);
-    // A program that was taken away may use the notice to save its work; a failed one has nothing to save.
-    if outcome == Some(Outcome::Interrupted) && !d.world.deleting() { NOTICE } else { SHORT }
+    let attempt = d.recorded.attempts.iter().find(|a| a.number == pod.attempt);
+    if attempt.is_none_or(|a| a.outcome != Some(Outcome::Interrupted)) || d.world.deleting() {
+        return SHORT; // what has failed, or is not wanted any more, has nothing to save
+    }
+    // A program that is taken away may use all the time that is left, but for what the sidecar needs at the end.
+    let taken = attempt.and_then(|a| a.node.as_ref()).and_then(|n| d.world.node(n)).and_then(|n| n.taken_at);
+    let left = taken.map(|at| between(d.now, at) - SEALING);
+    left.map_or(NOTICE, |seconds| u32::try_from(seconds.max(LEAST)).unwrap_or(NOTICE))
 }
 
 fn pod_finalizers(d: &mut Draft<'_>) {

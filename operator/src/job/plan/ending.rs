@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, between};
 use super::outcome::is_committed;
-use crate::job::next::not_before;
+use crate::job::next::{NOTICED, UNRESOLVED, not_before};
 use gpujob_crds::Price;
 use gpujob_crds::conditions::{job as types, set, want};
 use gpujob_crds::job_status::{Attempt, Outcome};
@@ -50,6 +50,11 @@ fn account(d: &mut Draft<'_>, a: &Attempt) {
 
 /// The open attempt was taken away. Costs no `backoffLimit`, but has a limit of its own.
 pub(super) fn interrupt(d: &mut Draft<'_>, reason: &str, message: &str) {
+    if let Some(open) = d.open_mut().filter(|_| reason == NOTICED) {
+        // Its program had not ended before the notice, so nobody was ever told to commit it, and nobody will be: there is nothing
+        // to ask the store. The next attempt's fetch takes the claim from it.
+        open.storage.get_or_insert_with(|| UNRESOLVED.into());
+    }
     end_attempt(d, Outcome::Interrupted, reason, message);
     let count = d.status.interruptions.unwrap_or(0) + 1;
     d.status.interruptions = Some(count);

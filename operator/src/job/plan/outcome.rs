@@ -2,6 +2,7 @@
 //! looks successful, and the phase comes seconds later.
 
 use crate::job::facts::{Container, End, NodeFact, PodFact};
+use crate::job::next::NOTICED;
 use gpujob_transfer::receipt::{EXIT_ALREADY_COMMITTED, EXIT_PERMANENT, Outcome, Receipt};
 use jiff::Timestamp;
 
@@ -85,7 +86,7 @@ fn disruption(pod: &PodFact, node: Option<&NodeFact>) -> Option<Disruption> {
         None => add("NodeLost", "Its GpuNode is gone.".into(), None),
         Some(n) => {
             if let Some(at) = n.interrupted {
-                add("SpotInterruption", format!("The cloud takes {} back.", n.name), Some(at));
+                add(NOTICED, format!("The cloud takes {} back.", n.name), Some(at));
             }
             if let Some(at) = n.deleting {
                 add("NodeDeleted", format!("{} is being deleted.", n.name), Some(at));

@@ -1,7 +1,7 @@
 //! An instance that was bought: does it join, have its GPUs, and have work?
 
 use super::proof::{allocatable, is_ready, proved, ready_since};
-use super::{ABSENCE, Action, GPU_DEADLINE, JOIN_DEADLINE, NODE_GONE, NOT_READY_DEADLINE, Plan, later, note, transition};
+use super::{ABSENCE, Action, NEVER_JOINED, NO_GPU, NODE_GONE, NOT_READY_DEADLINE, Plan, SILENT, later, note, transition};
 use crate::node::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition};
 use gpujob_crds::names;
@@ -34,14 +34,18 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     if dying || (absent && !world.claimants.iter().any(|n| is_ready(n))) {
         return plan.actions.push(Action::Reclaim("the instance is gone"));
     }
+    if plan.status.interrupted.is_some() {
+        return super::taken::taken(world, plan);
+    }
 
     if plan.status.node_name.is_none() {
+        let join_by = later(launched, SignedDuration::from_secs(world.join_deadline));
         match proved(world, &instance) {
             Some(name) => {
                 plan.actions.push(Action::Adopt(name.clone()));
                 plan.status.node_name = Some(name);
             }
-            None if now >= later(launched, JOIN_DEADLINE) => return plan.actions.push(Action::Reclaim("it did not join in 15 minutes")),
+            None if now >= join_by => return plan.actions.push(Action::Reclaim(NEVER_JOINED)),
             None => {
                 let text = if world.claimants.len() > 1 {
                     "more than one Node claims this instance: none is accepted"
@@ -49,7 +53,7 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
                     "waiting for the Node to join"
                 };
                 note(node, plan, now, condition::REGISTERED, Status::Unknown, "NotJoined", text);
-                plan.wake_at(later(launched, JOIN_DEADLINE));
+                plan.wake_at(join_by);
             }
         }
     }
@@ -73,11 +77,12 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
     let gpus = allocatable(kube_node, &node.spec.resource_name);
     if !is_ready(kube_node) {
         note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeNotReady", "waiting for the kubelet to be Ready");
-        not_ready(plan, now, NOT_READY_DEADLINE, "its Node was not Ready for 10 minutes");
+        not_ready(plan, now, NOT_READY_DEADLINE, SILENT);
     } else if gpus < instance.gpus {
         // A kubelet that comes back has its plugins register again: the deadline runs from its latest start.
         let registered = transition(&plan.status, condition::REGISTERED, now);
         let registered = ready_since(kube_node).map_or(registered, |ready| registered.max(ready));
+        let gpus_by = later(registered, SignedDuration::from_secs(world.gpu_deadline));
         let was = conditions::is_true(&plan.status.conditions, condition::INITIALIZED);
         note(
             node,
@@ -88,10 +93,10 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
             "NoGpu",
             &format!("the Node is Ready with {gpus} of {} GPUs: its device plugin has not answered yet", instance.gpus),
         );
-        if !was && now >= later(registered, GPU_DEADLINE) {
-            plan.actions.push(Action::Reclaim("its GPUs did not appear in 5 minutes"));
+        if !was && now >= gpus_by {
+            plan.actions.push(Action::Reclaim(NO_GPU));
         } else if !was {
-            plan.wake_at(later(registered, GPU_DEADLINE));
+            plan.wake_at(gpus_by);
         }
     } else {
         note(node, plan, now, condition::INITIALIZED, Status::True, "Initialized", &format!("Ready with {gpus} GPUs"));

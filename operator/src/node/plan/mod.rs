@@ -4,6 +4,9 @@ mod finish;
 mod launch;
 mod live;
 mod proof;
+mod taken;
+
+pub(in crate::node) use taken::never_joined;
 
 use super::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition, want};
@@ -13,10 +16,10 @@ use gpujob_provider_core::{Instance, InstanceState};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// How long an instance may take to join.
-const JOIN_DEADLINE: SignedDuration = SignedDuration::from_mins(15);
-/// How long a Node may be without its GPUs.
-const GPU_DEADLINE: SignedDuration = SignedDuration::from_mins(5);
+/// Why an instance is given back that did not become what was bought. Counted by [`crate::metrics::Metrics::gave_up`].
+pub(in crate::node) const NEVER_JOINED: &str = "it did not join the cluster in time";
+pub(in crate::node) const NO_GPU: &str = "its GPUs did not appear in time";
+pub(in crate::node) const SILENT: &str = "its Node was not Ready for 10 minutes";
 /// How long a Node that was accepted may be missing or not Ready.
 const NOT_READY_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// How long the Node of an instance may be absent. A kubelet registers once: a Node that somebody deleted does not come back.
@@ -37,6 +40,8 @@ pub(in crate::node) enum Action {
     VerifyReservation(String),
     /// Label this Node as ours and lift the registration taint.
     Adopt(String),
+    /// Put nothing new on this Node.
+    Cordon(String),
     /// Give the instance back: DELETE of this very version of the GpuNode.
     Reclaim(&'static str),
     /// End this instance.
@@ -89,7 +94,8 @@ pub(in crate::node) fn plan(world: &NodeWorld, now: Timestamp) -> Plan {
     for uid in &world.absent_jobs {
         plan.actions.push(Action::VerifyReservation(uid.clone()));
     }
-    set_ready(node, &mut plan, now, None);
+    let ending = plan.status.interrupted.is_some().then_some("Interrupted");
+    set_ready(node, &mut plan, now, ending);
     plan
 }
 

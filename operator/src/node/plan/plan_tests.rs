@@ -16,7 +16,7 @@ fn at(s: i64) -> Timestamp {
 }
 
 fn reservation() -> Reservation {
-    Reservation { job_uid: "job".into(), namespace: "ns".into(), name: "j".into(), index: 0, attempt: 1, gpus: 1 }
+    Reservation { job_uid: "job".into(), namespace: "ns".into(), name: "j".into(), index: 0, attempt: 1, gpus: 1, asks: None }
 }
 
 fn intent() -> GpuNode {
@@ -58,6 +58,8 @@ fn world(node: GpuNode) -> NodeWorld {
         node: Arc::new(node),
         idle_after: 300,
         draining: false,
+        join_deadline: 900,
+        gpu_deadline: 300,
         instances: vec![],
         complete_since: Some(at(-1000)),
         asked: Some(at(0)),
@@ -187,7 +189,7 @@ fn ready_without_gpu_is_waited_for_and_replaced_after_its_deadline() {
     assert_eq!(done.actions, vec![Action::Adopt("ip-10-0-0-1.ec2.internal".into())]);
     assert!(!conditions::is_true(&done.status.conditions, condition::READY));
     assert_eq!(plan(&w, at(399)).actions, vec![]);
-    assert_eq!(plan(&w, at(400)).actions, vec![Action::Reclaim("its GPUs did not appear in 5 minutes")]);
+    assert_eq!(plan(&w, at(400)).actions, vec![Action::Reclaim(NO_GPU)]);
 }
 
 #[test]
@@ -304,13 +306,13 @@ fn a_kubelet_that_restarts_under_a_job_is_given_time_for_its_gpus() {
     w.claimants = vec![reporting(0, "True", 5030)];
     let (w, done) = step(w, at(5031));
     assert_eq!((done.actions, done.wake), (vec![], Some(at(5330))), "the deadline runs from the kubelet's latest start");
-    assert_eq!(plan(&w, at(5330)).actions, vec![Action::Reclaim("its GPUs did not appear in 5 minutes")]);
+    assert_eq!(plan(&w, at(5330)).actions, vec![Action::Reclaim(NO_GPU)]);
 }
 
 #[test]
 fn a_node_that_joined_and_is_silent_is_given_back_after_its_deadline() {
     let gone = ("its Node was deleted", vec![], 30);
-    for (why, claimants, borne) in [("its Node was not Ready for 10 minutes", vec![reporting(1, "Unknown", 5000)], 600), gone] {
+    for (why, claimants, borne) in [(SILENT, vec![reporting(1, "Unknown", 5000)], 600), gone] {
         let mut w = running();
         w.claimants = claimants;
         let (w, done) = step(w, at(5000));
@@ -340,4 +342,44 @@ fn a_drain_gives_back_whatever_there_is_and_launches_nothing() {
     assert!(matches!(plan(&busy, at(150)).actions[..], [Action::Reclaim(_)]));
     let (_, done) = step(deleted(busy, 150), at(160));
     assert!(!done.actions.iter().any(|a| matches!(a, Action::Reclaim(_))), "it goes its usual way: {:?}", done.actions);
+}
+
+fn noticed(mut w: NodeWorld, second: i64) -> NodeWorld {
+    let mut node = (*w.node).clone();
+    node.status.as_mut().expect("status").interrupted = Some(Time(at(second)));
+    w.node = Arc::new(node);
+    w
+}
+
+#[test]
+fn a_node_that_is_taken_back_is_cordoned_and_given_back_when_empty() {
+    let w = noticed(running(), 200);
+    let (mut w, done) = step(w, at(200));
+    assert_eq!(done.actions, vec![Action::Cordon("ip-10-0-0-1.ec2.internal".into())], "its pod has the time that is left");
+    let ready = conditions::find(&done.status.conditions, condition::READY).expect("set");
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Interrupted"));
+    assert_eq!(done.status.interrupted, Some(Time(at(200))), "this controller keeps what the notice controller wrote");
+    let mut cordoned = (*w.claimants[0]).clone();
+    cordoned.spec.as_mut().expect("spec").unschedulable = Some(true);
+    w.claimants = vec![Arc::new(cordoned)];
+    assert_eq!(plan(&w, at(260)).actions, vec![]);
+    assert_eq!(plan(&empty(w), at(260)).actions, vec![Action::Reclaim("the cloud takes it back, and it is empty")]);
+}
+
+#[test]
+fn only_what_had_its_time_and_never_joined_is_asked_for_its_console() {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Running)];
+    let (w, _) = step(w, at(10));
+    let deleted = |w: &NodeWorld, second: i64| {
+        let mut w = w.clone();
+        let mut node = (*w.node).clone();
+        node.metadata.deletion_timestamp = Some(Time(at(second)));
+        w.node = Arc::new(node);
+        w
+    };
+    assert!(never_joined(&deleted(&w, 910)) && !never_joined(&w));
+    assert!(!never_joined(&deleted(&w, 909)), "somebody deleted it before its time was up");
+    assert!(!never_joined(&deleted(&noticed(w, 500), 910)), "it was taken back");
+    assert!(!never_joined(&deleted(&running(), 2000)));
 }

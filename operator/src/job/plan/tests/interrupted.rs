@@ -36,7 +36,7 @@ fn deleted(c: &mut Cluster) {
     (meta.deletion_timestamp, meta.deletion_grace_period_seconds) = (Some(Time(now)), Some(0));
 }
 
-const BLOWS: [(&str, Blow); 7] = [
+const BLOWS: [(&str, Blow); 6] = [
     ("Evicted", evicted),
     ("DeletionByTaintManager", disrupted),
     ("PodDeleted", deleted),
@@ -45,10 +45,6 @@ const BLOWS: [(&str, Blow); 7] = [
     ("NodeDeleted", |c| {
         let now = c.now;
         c.node("gn-1").metadata.deletion_timestamp = Some(Time(now));
-    }),
-    ("SpotInterruption", |c| {
-        let now = c.now;
-        c.node("gn-1").status.as_mut().unwrap().interrupted = Some(Time(now));
     }),
 ];
 

@@ -4,4 +4,5 @@
 mod clocks;
 mod delivered;
 mod interrupted;
+mod noticed;
 mod world;

@@ -1,0 +1,189 @@
+//! Launches: the recorded request, sent by a task of its own, and what this process knows of its answers.
+
+use super::observe::{LaunchAnswer, scope};
+use crate::context::{Ctx, within};
+use crate::throttle::jitter;
+use gpujob_crds::node::InstanceStatus;
+use gpujob_crds::{GpuNode, conditions};
+use gpujob_provider_core::{ErrorClass, LaunchCall, Refusal};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// What this process knows of launches beyond the API: those on the wire, and the answers that were no success. Lost in a
+/// crash, and then learned again by sending the same request.
+#[derive(Debug, Default)]
+pub struct Launches(Mutex<BTreeMap<String, Sent>>);
+
+#[derive(Clone, Debug, Default)]
+struct Sent {
+    /// The GpuNode's name: when that is gone, this is forgotten.
+    name: String,
+    on_the_wire: bool,
+    /// It succeeded then: for a while its record may not have reached the cache.
+    launched: Option<Timestamp>,
+    tries: u32,
+    /// A send was not answered: until a look at the cloud says otherwise it may have been obeyed.
+    unsure: bool,
+    answer: Option<LaunchAnswer>,
+    /// When each instance was last told to end; none while a call is on its way.
+    ended: BTreeMap<String, Option<Timestamp>>,
+}
+
+impl Launches {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Sent>> {
+        self.0.lock().expect("no panic holds this lock")
+    }
+
+    /// The last answer that was no success, and whether a launch of this intent is on the wire or so fresh that its record may not
+    /// have reached the cache.
+    pub(super) fn known(&self, node: &GpuNode, now: Timestamp) -> (Option<LaunchAnswer>, bool) {
+        let known = self.lock();
+        let Some(sent) = node.metadata.uid.as_ref().and_then(|uid| known.get(uid)) else { return (None, false) };
+        let settling = sent.launched.is_some_and(|at| now.duration_since(at) < SignedDuration::from_secs(30));
+        (sent.answer.clone(), sent.on_the_wire || settling)
+    }
+
+    /// Forgets a GpuNode that is gone.
+    pub(super) fn forget(&self, name: &str) {
+        self.lock().retain(|_, sent| sent.name != name);
+    }
+
+    /// Whether to tell this instance to end now: not while that is on its way, nor within seconds of the last time. Its end is
+    /// announced by every listing, and each of them would have it told again.
+    pub(super) fn may_end(&self, node: &GpuNode, id: &str, now: Timestamp) -> bool {
+        let mut known = self.lock();
+        let sent = known.entry(node.uid().unwrap_or_default()).or_default();
+        sent.name = node.name_any();
+        let told = sent.ended.get(id);
+        let lately = told.is_some_and(|at| at.is_none_or(|at| now.duration_since(at) < SignedDuration::from_secs(15)));
+        if !lately {
+            sent.ended.insert(id.to_owned(), None);
+        }
+        !lately
+    }
+
+    /// The instance was told to end then, or, with `None`, could not be told.
+    pub(super) fn told(&self, node: &GpuNode, id: &str, at: Option<Timestamp>) {
+        // The GpuNode may be gone by now, and its entry with it.
+        if let Some(sent) = self.lock().get_mut(node.metadata.uid.as_deref().unwrap_or_default()) {
+            match at {
+                Some(_) => drop(sent.ended.insert(id.to_owned(), at)),
+                None => drop(sent.ended.remove(id)),
+            }
+        }
+    }
+
+    /// Sends the recorded request in a task of its own: a provider that hangs delays this node alone.
+    pub(super) fn send(self: &Arc<Self>, ctx: &Arc<Ctx>, node: &Arc<GpuNode>) {
+        let uid = node.uid().unwrap_or_default();
+        {
+            let mut known = self.lock();
+            let sent = known.entry(uid.clone()).or_default();
+            sent.name = node.name_any();
+            if std::mem::replace(&mut sent.on_the_wire, true) {
+                return;
+            }
+            sent.tries += 1;
+            // After a restart the condition is what is left of an unanswered send.
+            sent.unsure |= node
+                .status
+                .as_ref()
+                .and_then(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED))
+                .is_some_and(|c| [ErrorClass::Unknown, ErrorClass::Mismatch].iter().any(|class| c.reason == class.reason()));
+        }
+        let (ctx, launches, node) = (ctx.clone(), self.clone(), node.clone());
+        tokio::spawn(async move {
+            let answer = launch(&ctx, &node).await;
+            let now = ctx.clock.now();
+            let mut known = launches.lock();
+            let Some(sent) = known.get_mut(&uid) else { return }; // the GpuNode is gone: what was bought, the sweep ends
+            sent.on_the_wire = false;
+            sent.launched = answer.is_ok().then_some(now);
+            sent.answer = answer.err().map(|error| {
+                tracing::warn!(node = node.name_any(), class = error.class.reason(), %error, "launch");
+                // Nothing was bought, so what the answer does not name was refused as well.
+                let mut refusals = error.refusals.clone();
+                if error.class.is_refusal() {
+                    let named = |r: &Refusal| error.refusals.iter().any(|n| n.instance_type == r.instance_type && n.zone == r.zone);
+                    refusals.extend(every_offer(&node, &error.class).into_iter().filter(|r| !named(r)));
+                }
+                sent.unsure |= error.class.may_have_happened();
+                // An answer about offers is an answer to this very token; one about the call says nothing of an earlier send.
+                let answered = !error.refusals.is_empty() || !sent.unsure;
+                let definite =
+                    answered && !error.class.may_have_happened() && !matches!(error.class, ErrorClass::Throttled | ErrorClass::NotFound);
+                ctx.capacity.refused(&node.spec.pool, &node.spec.region, &refusals, &error.message, now);
+                if matches!(error.class, ErrorClass::Invalid | ErrorClass::Unauthorized) {
+                    ctx.capacity.block_pool(&node.spec.pool, &error, now);
+                }
+                let wait = SignedDuration::try_from(error.class.first_wait()).unwrap_or_default().saturating_mul(1 << sent.tries.min(6));
+                // Many that were refused at once do not come back at once.
+                let wait = wait.saturating_add(jitter(&node.name_any(), wait / 4));
+                LaunchAnswer { class: error.class, message: error.message, definite, retry_at: now.saturating_add(wait).unwrap_or(now) }
+            });
+            drop(known);
+            ctx.cloud_view.refresh();
+            let _ = ctx.queues.nodes.send(node.name_any());
+            let _ = ctx.queues.scheduler.send(());
+            let _ = ctx.queues.pools.send(node.spec.pool.clone()); // it keeps what was refused
+        });
+    }
+}
+
+fn every_offer(node: &GpuNode, class: &ErrorClass) -> Vec<Refusal> {
+    let market = node.spec.launch.market.unwrap_or(gpujob_crds::Market::Spot);
+    let refusal = |o: &gpujob_crds::node::OfferRef| Refusal {
+        instance_type: o.instance_type.clone(),
+        zone: o.zone.clone(),
+        market,
+        code: class.reason().into(),
+        class: class.clone(),
+    };
+    node.spec.launch.offers.iter().map(refusal).collect()
+}
+
+async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<(), gpujob_provider_core::ProviderError> {
+    let call = LaunchCall {
+        request: node.spec.launch.request.clone(),
+        cluster: ctx.settings.cluster.clone(),
+        node: node.name_any(),
+        node_uid: node.uid().unwrap_or_default(),
+        ordinal: node.spec.launch.ordinal,
+    };
+    let provider = ctx.clouds.machines(&scope(node)).await?;
+    let launched = provider.launch(&call).await?;
+    tracing::info!(node = call.node, id = launched.id, instance_type = launched.instance_type, zone = launched.zone, "launched");
+    ctx.capacity.refused(&node.spec.pool, &node.spec.region, &launched.refusals, "", ctx.clock.now());
+    ctx.capacity.unblock_pool(&node.spec.pool);
+    ctx.capacity.bought(&node.spec.pool, &node.spec.region, launched.market, &launched.instance_type, &launched.zone);
+    let offer = node.spec.launch.offers.iter().find(|o| o.instance_type == launched.instance_type && o.zone == launched.zone);
+    let more = launched.instance.as_ref();
+    let instance = InstanceStatus {
+        id: launched.id.clone(),
+        price_per_hour: offer.map_or_else(|| node.dearest(), |o| o.price_per_hour),
+        gpus: offer.map_or(node.spec.gpus, |o| o.gpus),
+        instance_type: launched.instance_type.clone(),
+        zone: launched.zone.clone(),
+        market: launched.market,
+        private_dns_name: more.and_then(|i| i.private_dns_name.clone()),
+        private_ip: more.and_then(|i| i.private_ip.clone()),
+        provider_id: more.map(|i| i.provider_id.clone()),
+        launch_time: more.and_then(|i| i.launch_time).map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
+    };
+    record_instance(ctx, node, &instance).await
+}
+
+/// Records the instance. If this write is lost, the listing (by UID tag) or a replay of the launch brings it again.
+async fn record_instance(ctx: &Ctx, node: &GpuNode, instance: &InstanceStatus) -> Result<(), gpujob_provider_core::ProviderError> {
+    let patch = json!({"metadata": {"uid": node.uid()}, "status": {"instance": instance}});
+    let api = Api::<GpuNode>::all(ctx.client.clone());
+    match within(api.patch_status(&node.name_any(), &PatchParams::default(), &Patch::Merge(&patch))).await {
+        Ok(_) => {}
+        Err(error) => tracing::warn!(node = node.name_any(), id = instance.id, %error, "recording the instance; the listing will"),
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Calls through the buckets, in virtual time.
+
+use super::*;
+use crate::clouds_test::{Scripted, scope};
+use gpujob_provider_core::{LaunchCall, NoticeSource};
+use tokio::time::Instant;
+
+fn call(node: &str) -> LaunchCall {
+    LaunchCall { request: serde_json::json!({}), cluster: "c".into(), node: node.into(), node_uid: node.into(), ordinal: 1 }
+}
+
+fn clouds(scripted: &Arc<Scripted>) -> Arc<Throttled> {
+    Arc::new(Throttled::new(scripted.clone(), Arc::default()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn launches_are_paced_in_their_own_scope_and_delay_nothing_else() {
+    let scripted = Arc::new(Scripted::default());
+    let clouds = clouds(&scripted);
+    let (here, there) = (clouds.machines(&scope("here")).await.expect("ready"), clouds.machines(&scope("there")).await.expect("ready"));
+    let start = Instant::now();
+    let many: Vec<_> = (0..25)
+        .map(|n| {
+            let here = here.clone();
+            tokio::spawn(async move { here.launch(&call(&format!("gn-{n}"))).await.map(drop) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(scripted.count("launch"), 5, "a burst goes at once");
+    let _ = there.launch(&call("other")).await;
+    let _ = here.list("c").await;
+    assert!(start.elapsed() < Duration::from_millis(10), "{:?}", start.elapsed());
+    for one in many {
+        let _ = one.await.expect("no panic");
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    assert!((9.5..11.0).contains(&seconds), "20 more at 2 a second: {seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complaint_slows_calls_down_and_every_silent_call_ends() {
+    let scripted = Arc::new(Scripted::default());
+    let clouds = clouds(&scripted);
+    let provider = clouds.machines(&scope("here")).await.expect("ready");
+    scripted.answer(ErrorClass::Throttled);
+    assert!(provider.launch(&call("a")).await.is_err());
+    let start = Instant::now();
+    let _ = provider.launch(&call("b")).await;
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+
+    scripted.hang();
+    let silent: ErrorClass = provider.launch(&call("c")).await.expect_err("no answer").class;
+    assert_eq!(silent, ErrorClass::Unknown, "it may have been heard");
+    for (limit, source) in [(5, NoticeSource::Poll), (30, NoticeSource::Queue("https://q".into()))] {
+        let start = Instant::now();
+        assert!(provider.notices(&source).await.is_err());
+        assert_eq!(start.elapsed().as_secs(), limit);
+    }
+    let unknown = clouds.machines(&scope("elsewhere")).await.map(drop).expect_err("the connection hangs too");
+    assert_eq!(unknown.class, ErrorClass::Throttled, "nothing was sent");
+}
+
+#[test]
+fn jitter_is_reproducible_and_spreads() {
+    let within = Duration::from_secs(1);
+    let all: std::collections::BTreeSet<Duration> = (0..100).map(|n| jitter(&format!("gn-{n}"), within)).collect();
+    assert!(all.len() > 95 && all.iter().all(|j| *j < within));
+    assert_eq!(jitter("gn-1", within), jitter("gn-1", within));
+}
