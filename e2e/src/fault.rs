@@ -72,6 +72,11 @@ pub enum Fault {
         #[arg(long, default_value = "120s", value_parser = seconds)]
         notice: f64,
     },
+    /// EC2 recommends to move away from a spot instance: saved work is all that should come of it
+    Rebalance {
+        /// Instance id
+        instance: String,
+    },
     /// An instance dies without notice
     Kill {
         /// Instance id
@@ -81,7 +86,9 @@ pub enum Fault {
     NoJoin(Which),
     /// Instances launched from now on never announce their GPUs
     NoGpu(Which),
-    /// Instances launched from now on take this much longer to boot
+    /// The volumes of instances launched from now on outlive them
+    KeepVolume(Which),
+    /// Instances launched from now on take this much longer from containerd's start to the kubelet's
     SlowBoot {
         /// How long
         #[arg(default_value = "30s", value_parser = seconds)]
@@ -147,6 +154,7 @@ impl Fault {
             Self::Interrupt { instance, notice } => {
                 control.post(&format!("instances/{instance}/interrupt"), &json!({"notice": notice})).await.map(drop)
             }
+            Self::Rebalance { instance } => control.post(&format!("instances/{instance}/rebalance"), &json!({})).await.map(drop),
             Self::Kill { instance } => {
                 let reason = json!({"reason": "Server.InternalError"});
                 control.post(&format!("instances/{instance}/kill"), &reason).await.map(drop)
@@ -183,7 +191,8 @@ impl Fault {
             Self::NoJoin(which) => which.row(json!({"kind": "node", "no_join": true})),
             Self::NoGpu(which) => which.row(json!({"kind": "node", "no_gpu": true})),
             Self::SlowBoot { longer, which } => which.row(json!({"kind": "node", "slow_boot_seconds": longer})),
-            Self::Interrupt { .. } | Self::Kill { .. } | Self::NoOperator | Self::Clear => Value::Null,
+            Self::KeepVolume(which) => which.row(json!({"kind": "node", "keep_volume": true})),
+            Self::Interrupt { .. } | Self::Rebalance { .. } | Self::Kill { .. } | Self::NoOperator | Self::Clear => Value::Null,
         }
     }
 }

@@ -44,6 +44,8 @@ def test_end_by_user_keeps_its_reason(cloud):
     assert wait(lambda: cloud.state(iid) == "terminated")
     assert cloud.instance(iid)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert cloud.instance(iid)["StateTransitionReason"].startswith("User initiated (")
+    again = cloud.ec2.terminate_instances(InstanceIds=[iid])["TerminatingInstances"][0]
+    assert (again["PreviousState"]["Name"], again["CurrentState"]["Name"]) == ("terminated", "terminated")
 
 
 def test_shutdown_from_inside(held):

@@ -10,7 +10,6 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fs;
 use std::io::Write;
 use std::process::Command;
-use std::time::Duration;
 
 /// The supervisor's name among an instance's processes.
 pub(super) const SUPERVISOR: &str = "supervisor";
@@ -84,9 +83,6 @@ pub async fn supervise(paths: &Paths, id: &str) -> Result<()> {
 async fn live(paths: &Paths, event: &Event) -> Result<()> {
     let id = event.id.as_str();
     let folder = paths.instance(id);
-    if event.faults.slow_boot_seconds > 0.0 {
-        tokio::time::sleep(Duration::from_secs_f64(event.faults.slow_boot_seconds)).await;
-    }
     let pods = take_pod_range(paths, id)?;
     fs::write(folder.join("pods"), network::pod_range(pods))?;
     cgroup::make(id)?;

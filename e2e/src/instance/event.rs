@@ -48,7 +48,7 @@ pub struct Faults {
     /// The GPU plugin never starts.
     #[serde(default)]
     pub no_gpu: bool,
-    /// Seconds before anything starts.
+    /// Seconds between containerd's start and the kubelet's: where a real instance spends them, on drivers and on joining.
     #[serde(default)]
     pub slow_boot_seconds: f64,
 }

@@ -1,7 +1,7 @@
 //! The first process of an instance: what systemd, cloud-init and nodeadm are on AL2023, in this order.
 //!
-//! Mounts; containerd; shell parts of the user data, one after the other; then kubelet and proxy; a little later the
-//! GPU plugin. It reaps orphans, restarts services that end, and ends, and with it the instance, on SIGTERM.
+//! Mounts; containerd; shell parts of the user data, one after the other; then kubelet and proxy, late if a fault says so; a
+//! little later the GPU plugin. What it does it also writes to the console, for EC2 to show. It reaps orphans, restarts services that end, and ends, and with it the instance, on SIGTERM.
 
 use super::node_config::NodeConfig;
 use super::user_data::{Part, parts};
@@ -11,6 +11,7 @@ use crate::process::MARK;
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -64,7 +65,7 @@ pub fn run(paths: &Paths, id: &str) -> Result<()> {
     std::thread::spawn(move || {
         if let Err(error) = start(&paths, &event, &folder, &starter) {
             // As on a real instance: it runs on, joins nothing, and costs money.
-            eprintln!("boot failed: {error:#}");
+            say(&format!("boot failed: {error:#}"));
         }
     });
     services.reap()
@@ -72,22 +73,28 @@ pub fn run(paths: &Paths, id: &str) -> Result<()> {
 
 fn start(paths: &Paths, event: &Event, folder: &Path, services: &Services) -> Result<()> {
     services.start("containerd", node::containerd(folder)?)?;
+    say("started containerd");
     let (mut configs, mut scripts) = (vec![], vec![]);
     for part in parts(&event.user_data)? {
         match part {
             Part::NodeConfig(text) => configs.push(text),
             Part::Script(text) => scripts.push(text),
-            Part::Other(kind) => eprintln!("user data: a part of type {kind} is not for the lab"),
+            Part::Other(kind) => say(&format!("user data: a part of type {kind} is not for the lab")),
         }
     }
     run_scripts(folder, &scripts, services)?;
     if event.faults.no_join {
-        eprintln!("fault: this instance does not join");
+        say("fault: this instance does not join");
         return Ok(());
+    }
+    if event.faults.slow_boot_seconds > 0.0 {
+        say(&format!("fault: the kubelet starts {} s later", event.faults.slow_boot_seconds));
+        std::thread::sleep(Duration::from_secs_f64(event.faults.slow_boot_seconds));
     }
     let config = NodeConfig::merge(configs.iter().map(String::as_str))?;
     await_file(node::SOCKET);
     services.start("kubelet", node::kubelet(paths, event, &config)?)?;
+    say("started kubelet");
     services.start("kube-proxy", node::proxy(paths, event))?;
     if event.gpus > 0 && !event.faults.no_gpu {
         // The kubelet empties this folder when it starts: the socket of a plugin that was there earlier is gone for good.
@@ -106,6 +113,14 @@ fn await_file(place: &str) {
     }
 }
 
+/// Writes a line for whoever looks at the instance from outside: its supervisor's log, and its console.
+fn say(line: &str) {
+    eprintln!("{line}");
+    if let Ok(mut console) = File::options().append(true).open("/dev/console") {
+        let _ = writeln!(console, "{line}");
+    }
+}
+
 fn run_scripts(folder: &Path, scripts: &[String], services: &Services) -> Result<()> {
     let switches = folder.join("switches");
     fs::create_dir_all(&switches)?;
@@ -120,8 +135,8 @@ fn run_scripts(folder: &Path, scripts: &[String], services: &Services) -> Result
         command.env("PATH", format!("{}:{PATH}", switches.display())).current_dir("/");
         match services.run(&format!("user-data-{index}"), command) {
             Ok(0) => {}
-            Ok(code) => eprintln!("user data part {index} ended with {code}"),
-            Err(error) => eprintln!("user data part {index}: {error:#}"),
+            Ok(code) => say(&format!("user data part {index} ended with {code}")),
+            Err(error) => say(&format!("user data part {index}: {error:#}")),
         }
     }
     Ok(())
@@ -206,7 +221,7 @@ impl Services {
             let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
             let mut state = self.lock();
             if let Some((name, command)) = state.running.remove(&pid) {
-                eprintln!("{name} ended with {code}; it is started again");
+                say(&format!("{name} ended with {code}; it is started again"));
                 let services = self.clone();
                 std::thread::spawn(move || {
                     std::thread::sleep(Duration::from_secs(1));

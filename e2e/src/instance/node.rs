@@ -21,14 +21,17 @@ const KUBECONFIG: &str = "/var/lib/kubelet/kubeconfig";
 const BOOTSTRAP_KUBECONFIG: &str = "/var/lib/kubelet/bootstrap-kubeconfig";
 const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
 
-/// containerd, with this instance's folder as its root and the lab's registry as one that speaks plain HTTP.
+/// containerd, with this instance's folder as its root and the lab's registry as one that speaks plain HTTP. Its settings lie
+/// where an AL2023 instance has them, for user data to find.
 pub(super) fn containerd(folder: &Path) -> Result<Command> {
-    let (own, configuration) = (folder.display(), folder.join("containerd.toml"));
+    let own = folder.display();
+    let settings = Path::new("/etc/containerd");
+    let (configuration, registries) = (settings.join("config.toml"), settings.join("certs.d"));
     let server = format!("http://{REGISTRY}");
     let hosts = format!("server = \"{server}\"\n[host.\"{server}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
     // Every other registry's names are ours too: a sample's `image: cuda-sample` means `REGISTRY/library/cuda-sample` here.
     for name in [REGISTRY, "_default"] {
-        let registry = folder.join("registries").join(name);
+        let registry = registries.join(name);
         fs::create_dir_all(&registry)?;
         fs::write(registry.join("hosts.toml"), &hosts)?;
     }
@@ -56,8 +59,9 @@ disabled_plugins = [
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
   [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "{own}/registries"
-"#
+    config_path = "{registries}"
+"#,
+            registries = registries.display()
         ),
     )?;
     let cni = folder.join("cni");

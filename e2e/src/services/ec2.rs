@@ -27,6 +27,7 @@ pub fn start(paths: &Paths) -> Result<()> {
     let mut command = Command::new(paths.venv("python"));
     command.args(["-m", "ec2", "--bind", HOST_IP, "--port", "4566", "--instance-hook"]).arg(paths.bin("gpujob-lab"));
     command.arg("--state-dir").arg(paths.state.join("ec2"));
+    command.arg("--console-log").arg(paths.instance("{id}").join("log/console.log"));
     command.current_dir(paths.repository.join("e2e")).env("PYTHONDONTWRITEBYTECODE", "1");
     daemon.start(&command)?;
     Ok(())

@@ -80,7 +80,7 @@ impl<'a> Menu<'a> {
             held_back: false,
         };
         let mut spot_fits = false;
-        for (index, view) in world.pools.iter().enumerate().filter(|(_, p)| world.admits(&p.pool, &class.wants)) {
+        for (index, view) in world.pools.iter().enumerate().filter(|(_, p)| world.admits(&p.pool, class.wants)) {
             menu.admitted = true;
             if !view.ready {
                 menu.unready.push(format!("GpuPool {} {}", view.pool.name_any(), view.why_not));
@@ -164,7 +164,7 @@ impl<'a> Menu<'a> {
     /// Why nothing can be bought.
     pub(super) fn why(&self, world: &World, class: &Class, held: &Held) -> Why {
         if !self.admitted {
-            return no_pool(world, &class.wants);
+            return no_pool(world, class.wants);
         }
         let limit = self.candidates.first().and_then(|c| over_limit(&world.pools[c.pool], held[c.pool], c.offer));
         let mut why = if let Some(limit) = limit {

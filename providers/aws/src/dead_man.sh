@@ -71,7 +71,7 @@ settings() {
 
 off() {
   echo "gpujob dead-man: powering off: $1"
-  { echo "gpujob dead-man: powering off: $1" >/dev/console; } 2>/dev/null
+  { echo "gpujob dead-man: powering off: $1" >>/dev/console; } 2>/dev/null
   tries=$((tries + 1))
   # A shutdown can hang on a stuck unit: the third time without asking.
   if [ "$tries" -lt 3 ]; then shutdown -h now || poweroff -f; else poweroff -f || shutdown -h now; fi

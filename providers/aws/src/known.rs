@@ -56,6 +56,18 @@ impl Known {
         bases.filter_map(|entry| entry.content.variant(image)).find(|content| content.name() == template.name)
     }
 
+    /// It is not there (any more), and may be made again.
+    pub(crate) fn missing(&self, name: &str) {
+        if let Some(entry) = self.held().get_mut(name) {
+            entry.visible = false;
+        }
+    }
+
+    /// It was removed because nobody needs it.
+    pub(crate) fn forget(&self, name: &str) {
+        self.held().remove(name);
+    }
+
     /// Nothing of this pool shall be made again.
     pub(crate) fn forget_pool(&self, pool_uid: &str) {
         self.held().retain(|_, entry| entry.content.pool_uid != pool_uid);
@@ -65,9 +77,7 @@ impl Known {
     pub(crate) async fn make_again(&self, clients: &Clients, request: &serde_json::Value) {
         let Ok(request) = FleetRequest::read(request) else { return };
         let Some(content) = self.content(&request.template) else { return };
-        if let Some(entry) = self.held().get_mut(&request.template.name) {
-            entry.visible = false;
-        }
+        self.missing(&request.template.name);
         match template::create(clients, &content).await {
             Ok(_) => self.made(content),
             Err(error) => tracing::warn!(template = request.template.name, %error, "a launch template is gone and cannot be made again"),
@@ -155,6 +165,8 @@ mod tests {
         known.seen(variant.clone());
         known.made(variant.clone());
         assert!(known.visible(&variant.name()));
+        known.missing(&variant.name());
+        assert!(!known.visible(&variant.name()));
         known.forget_pool(&base.pool_uid);
         assert_eq!(known.content(&named(Some("registry.example/big:1"))), None);
     }

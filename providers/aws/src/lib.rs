@@ -173,6 +173,8 @@ impl MachineProvider for Aws {
     }
 
     async fn remove(&self, leftover: &Leftover) -> Result<(), ProviderError> {
+        // Before the call: whatever becomes of it, launches may not find the template.
+        self.known.missing(&leftover.name);
         leftovers::remove(&self.clients, leftover).await
     }
 }

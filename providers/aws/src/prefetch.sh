@@ -20,7 +20,7 @@ fi
 
 say() {
   echo "gpujob prefetch: $1"
-  { echo "gpujob prefetch: $1" >/dev/console; } 2>/dev/null
+  { echo "gpujob prefetch: $1" >>/dev/console; } 2>/dev/null
 }
 
 # On AL2023 nodeadm starts containerd after cloud-init's scripts, with the registries' settings already in place.
@@ -47,8 +47,8 @@ case $IMAGE in
     set -- "$@" --user "AWS:$password"
     ;;
 esac
-# The kubelet's own first pulls go first.
-if nice -n 10 ctr --address "$SOCKET" "$@" "$IMAGE" >/dev/null; then
+# Not niced: a kubelet that comes meanwhile waits for the very layers that are being fetched here.
+if ctr --address "$SOCKET" "$@" "$IMAGE" >/dev/null; then
   say "pulled $IMAGE in $(($(date +%s) - began)) s"
 else
   say "could not pull $IMAGE: the kubelet will"

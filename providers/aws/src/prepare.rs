@@ -97,8 +97,9 @@ pub(crate) async fn prepare(
     };
     for old in left.due(&template.name, &shown, Instant::now(), jiff::Timestamp::now()) {
         // The pool works without this; the next time is soon enough.
-        if let Err(error) = template::remove(clients, &old).await {
-            tracing::warn!(template = old, %error, "an old launch template stays");
+        match template::remove(clients, &old).await {
+            Ok(()) => known.forget(&old),
+            Err(error) => tracing::warn!(template = old, %error, "an old launch template stays"),
         }
     }
     let prepared = AwsPrepared { v: AwsPrepared::FORMAT, region: clients.region.clone(), template, image, subnets: network.subnets };

@@ -87,7 +87,7 @@ impl fmt::Display for UserData {
             };
             write!(f, "--{boundary}\nContent-Type: text/x-shellscript; charset=\"utf-8\"\n{encoding}\n{body}\n")?;
         }
-        write!(f, "--{boundary}--\n")
+        writeln!(f, "--{boundary}--")
     }
 }
 

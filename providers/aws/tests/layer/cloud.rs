@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -82,7 +82,7 @@ impl Cloud {
         calls.as_array().unwrap().iter().filter_map(|call| call["seq"].as_u64()).max().unwrap_or_default()
     }
 
-    pub(crate) async fn provider(&self) -> Aws {
+    pub(crate) async fn provider(&self) -> Arc<Aws> {
         self.provider_as("lab", "lab-secret").await
     }
 
@@ -91,8 +91,8 @@ impl Cloud {
         config_at(&self.address, key, secret).await
     }
 
-    pub(crate) async fn provider_as(&self, key: &str, secret: &str) -> Aws {
-        provider_at(&self.address, key, secret).await
+    pub(crate) async fn provider_as(&self, key: &str, secret: &str) -> Arc<Aws> {
+        Arc::new(provider_at(&self.address, key, secret).await)
     }
 }
 

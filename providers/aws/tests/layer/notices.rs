@@ -1,14 +1,19 @@
 //! Interruptions and recommendations, polled and from the queue; and what an instance wrote before it was given up.
 
 use crate::cloud::{Cloud, cloud};
-use crate::conformance::Buyer;
 use crate::pool;
+use gpujob_provider_aws::Aws;
+use gpujob_provider_conformance::Buyer;
 use gpujob_provider_core::{ErrorClass, InstanceState, MachineProvider, Notice, NoticeKind, NoticeSource};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// As AWS prints it; where it is called is the SDK's to know, as with every other service.
 fn queue(cloud: &Cloud) -> NoticeSource {
-    NoticeSource::Queue(cloud.control("GET", "world", &json!({}))["queue_url"].as_str().unwrap().to_owned())
+    let url = cloud.control("GET", "world", &json!({}))["queue_url"].as_str().unwrap().to_owned();
+    let (_, path) = url.split_once("://").unwrap().1.split_once('/').unwrap();
+    NoticeSource::Queue(format!("https://sqs.us-east-1.amazonaws.com/{path}"))
 }
 
 /// The queue as EventBridge sees it.
@@ -16,8 +21,8 @@ async fn sqs(cloud: &Cloud) -> aws_sdk_sqs::Client {
     aws_sdk_sqs::Client::new(&cloud.config("lab", "lab-secret").await)
 }
 
-async fn until_running(aws: &dyn MachineProvider, cloud: &Cloud, cluster: &str) -> String {
-    let buyer = Buyer::new(aws, pool(), cluster).await;
+async fn until_running(aws: &Arc<Aws>, cloud: &Cloud, cluster: &str) -> String {
+    let buyer = Buyer::of(aws.clone(), pool(), cluster).await;
     let launched = buyer.buy("gn", 1).await.unwrap();
     buyer.until(&launched.id, InstanceState::Running).await;
     assert_eq!(cloud.control("GET", &format!("instances/{}", launched.id), &json!({}))["market"], "spot");
@@ -71,7 +76,7 @@ async fn the_queue_tells_what_will_happen_and_forgets_what_was_acknowledged() {
 }
 
 /// Reads until so many have come.
-async fn received(aws: &dyn MachineProvider, source: &NoticeSource, count: usize) -> Vec<Notice> {
+async fn received(aws: &Arc<Aws>, source: &NoticeSource, count: usize) -> Vec<Notice> {
     let (mut found, start) = (vec![], Instant::now());
     while found.len() < count {
         assert!(start.elapsed() < Duration::from_secs(15), "only {found:?}");

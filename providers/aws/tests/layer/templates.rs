@@ -1,9 +1,9 @@
 //! Templates that prefetch an image, and what is left over.
 
 use crate::cloud::{Cloud, cloud};
-use crate::conformance::Buyer;
 use crate::{pool, pool_with};
 use gpujob_crds::Market;
+use gpujob_provider_conformance::Buyer;
 use gpujob_provider_core::{ErrorClass, InstanceState, LaunchCall, LeftoverKind, MachineProvider, Prepared};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const IMAGE: &str = "10.77.0.1:5000/big:1";
 
 /// The variant, asked for as the scheduler does: again and again.
-async fn prefetching(buyer: &Buyer<'_>, image: &str) -> Prepared {
+async fn prefetching(buyer: &Buyer, image: &str) -> Prepared {
     let start = Instant::now();
     loop {
         let found = buyer.provider.prefetch(&buyer.pool, &buyer.prepared, image, &buyer.cluster).await.unwrap();
@@ -31,7 +31,7 @@ fn user_data(cloud: &Cloud, id: &str) -> String {
 async fn an_image_gets_a_template_of_its_own() {
     let cloud = cloud().await;
     let aws = cloud.provider().await;
-    let mut buyer = Buyer::new(&aws, pool(), "cluster-prefetch").await;
+    let mut buyer = Buyer::of(aws.clone(), pool(), "cluster-prefetch").await;
     let ask = |image: &'static str| aws.prefetch(&buyer.pool, &buyer.prepared, image, &buyer.cluster);
     assert_eq!(ask(IMAGE).await.unwrap(), None, "made, and not shown yet");
     let variant = ask(IMAGE).await.unwrap().unwrap();
@@ -51,6 +51,13 @@ async fn an_image_gets_a_template_of_its_own() {
     for id in [&plain.id, &quick.id] {
         aws.terminate(id).await.unwrap();
     }
+    // Swept by this very process: it does not go on naming what it removed.
+    for leftover in aws.leftovers(&buyer.cluster).await.unwrap().iter().filter(|l| l.name == buyer.prepared.0["template"]["name"]) {
+        aws.remove(leftover).await.unwrap();
+    }
+    buyer.prepared = aws.prepare(&buyer.pool, &buyer.cluster).await.unwrap();
+    assert_eq!(aws.prefetch(&buyer.pool, &buyer.prepared, IMAGE, &buyer.cluster).await.unwrap(), None, "made anew, and not shown yet");
+    prefetching(&buyer, IMAGE).await;
     aws.release("pool-uid", &buyer.cluster).await.unwrap();
     assert_eq!(aws.leftovers(&buyer.cluster).await.unwrap(), [], "a pool takes its variants with it");
 }
@@ -60,7 +67,7 @@ async fn an_image_gets_a_template_of_its_own() {
 async fn a_variant_that_is_gone_is_made_again_for_the_same_request() {
     let cloud = cloud().await;
     let aws = cloud.provider().await;
-    let mut buyer = Buyer::new(&aws, pool(), "cluster-gone").await;
+    let mut buyer = Buyer::of(aws.clone(), pool(), "cluster-gone").await;
     buyer.prepared = prefetching(&buyer, IMAGE).await;
     let call = buyer.call("gn", Market::Spot, 1);
     let restarted = cloud.provider().await;
@@ -82,8 +89,9 @@ async fn a_variant_that_is_gone_is_made_again_for_the_same_request() {
 async fn another_pool_or_image_is_another_variant() {
     let cloud = cloud().await;
     let aws = cloud.provider().await;
-    let one = Buyer::new(&aws, pool(), "cluster-variants").await;
-    let other = Buyer::new(&aws, pool_with(|p| p["metadata"] = json!({"name": "other", "uid": "other-uid"})), "cluster-variants").await;
+    let one = Buyer::of(aws.clone(), pool(), "cluster-variants").await;
+    let other =
+        Buyer::of(aws.clone(), pool_with(|p| p["metadata"] = json!({"name": "other", "uid": "other-uid"})), "cluster-variants").await;
     let names = [prefetching(&one, IMAGE).await, prefetching(&one, "10.77.0.1:5000/other:1").await, prefetching(&other, IMAGE).await]
         .map(|prepared| prepared.0["template"]["name"].as_str().unwrap().to_owned());
     assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2], "{names:?}");
@@ -98,8 +106,8 @@ async fn another_pool_or_image_is_another_variant() {
 async fn leftovers_are_listed_with_their_owners_and_removed() {
     let cloud = cloud().await;
     let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-leftovers").await;
-    let foreign = Buyer::new(&aws, pool(), "cluster-neighbour").await;
+    let buyer = Buyer::of(aws.clone(), pool(), "cluster-leftovers").await;
+    let foreign = Buyer::of(aws.clone(), pool(), "cluster-neighbour").await;
     let [base] = aws.leftovers(&buyer.cluster).await.unwrap().try_into().unwrap();
     assert_eq!((base.kind, base.pool_uid.as_deref(), base.node_uid.as_deref()), (LeftoverKind::Template, Some("pool-uid"), None));
     assert_eq!(buyer.prepared.0["template"]["name"], base.name);
