@@ -46,14 +46,13 @@ impl Surroundings {
         });
         let client = kube::Client::new(service, "default");
         let metrics = Arc::default();
-        let leadership = Leadership::always();
         let two = TwoClouds { hung: hung.clone(), well: well.clone() };
         let ctx = Ctx {
             recorder: Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None }),
             client,
             clock: Arc::new(Virtual(Instant::now())),
             stores,
-            leader: leadership,
+            leader: Leadership::always(),
             settings: Settings {
                 transfer_image: String::new(),
                 transfer_image_pull_policy: None,

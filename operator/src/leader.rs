@@ -44,6 +44,13 @@ impl Leadership {
         lasts(self.0.borrow().drains)
     }
 
+    /// Leadership that does not end, for tests.
+    #[cfg(test)]
+    pub(crate) fn always() -> Self {
+        let year = Duration::from_secs(365 * 24 * 3600);
+        Leadership(watch::channel(Standing { leads: Some(Instant::now() + year), drains: None }).1)
+    }
+
     /// Waits until leadership is won or lost, or a drain begins or ends, and says whether this replica leads then.
     pub async fn changed(&mut self) -> bool {
         if self.0.changed().await.is_err() {
