@@ -58,13 +58,6 @@ impl Leadership {
         }
         self.is_leader()
     }
-
-    /// Leadership that never ends, for tests of what a leader does.
-    #[cfg(test)]
-    pub(crate) fn always() -> Self {
-        let (_, receiver) = watch::channel(Standing { leads: Some(Instant::now() + Duration::from_secs(86_400 * 365)), drains: None });
-        Leadership(receiver)
-    }
 }
 
 fn lasts(until: Option<Instant>) -> bool {

@@ -44,7 +44,6 @@ fn parts(kube: &FakeKube, cloud: &FakeCloud, clock: &Arc<dyn Clock>, identity: S
         requests: Default::default(),
         identity,
         lease: Duration::from_secs(15),
-        requests: Default::default(),
         settings: Settings {
             transfer_image: "gpujob-transfer".into(),
             transfer_image_pull_policy: None,

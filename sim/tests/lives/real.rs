@@ -83,7 +83,6 @@ async fn live(scenario: Scenario) -> Vec<String> {
         requests: Default::default(),
         identity: "operator".into(),
         lease: seconds(15),
-        requests: Default::default(),
         settings: Settings {
             transfer_image: "gpujob-transfer".into(),
             transfer_image_pull_policy: None,
