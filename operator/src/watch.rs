@@ -11,6 +11,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The caches.
@@ -67,7 +68,7 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
         if gone {
             // Its reservation, if one is left, has nobody else to say so.
             let uid = job.uid().unwrap_or_default();
-            for node in known.state().iter().filter(|n| n.reservation_of(&uid).is_some()) {
+            for node in sorted(&known).iter().filter(|n| n.reservation_of(&uid).is_some()) {
                 let _ = q.nodes.send(node.name_any());
             }
         }
@@ -89,7 +90,7 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
     let (q, known) = (queues.clone(), nodes.clone());
     let k8s_nodes = reflect(Api::<Node>::all(client.clone()), all(), trim_node, shutdown, move |node, _| {
         let (label, provider) = (node.labels().get(names::NODE_LABEL), node.spec.as_ref().and_then(|s| s.provider_id.as_deref()));
-        for known in known.state() {
+        for known in sorted(&known) {
             let instance = known.status.as_ref().and_then(|s| s.instance.as_ref());
             let same = provider.is_some() && instance.and_then(|i| i.provider_id.as_deref()) == provider;
             if same || label.is_some_and(|l| *l == known.name_any()) {
@@ -115,9 +116,30 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let events = watcher(api, config).default_backoff().modify(trim).reflect(writer);
+    let events = watcher(api, config).backoff(Backoff::default()).modify(trim).reflect(writer);
     tokio::spawn(feed(events, shutdown.clone(), announce));
     store
+}
+
+/// Pauses between two tries of a watch: client-go's 0.8 s to 30 s, doubling, without its jitter. Two replicas are no crowd, and a
+/// simulation must replay.
+#[derive(Debug, Default)]
+struct Backoff(u32);
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(800 << self.0.min(6)).min(Duration::from_secs(30));
+        self.0 += 1;
+        Some(pause)
+    }
+}
+
+impl kube::runtime::utils::Backoff for Backoff {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
 }
 
 async fn feed<K: kube::Resource>(

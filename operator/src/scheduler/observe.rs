@@ -49,7 +49,7 @@ pub(super) fn observe(ctx: &Ctx, own: &BTreeMap<String, Arc<GpuNode>>, now: Time
     }
     nodes.sort_by_key(|n| n.name_any());
     let (mut waiting, mut silent) = (Vec::<Pending>::new(), vec![]);
-    for job in ctx.stores.jobs.state() {
+    for job in sorted(&ctx.stores.jobs) {
         match pending(&job, now) {
             Some(one) if nodes.iter().any(|n| n.reservation_of(&one.uid).is_some()) => {}
             Some(one) => waiting.push(one),

@@ -5,6 +5,7 @@ use crate::context::{ApiError, Ctx, within};
 use crate::job::facts::PodFact;
 use crate::job::observe::JobWorld;
 use crate::reservation;
+use crate::watch::sorted;
 use gpujob_crds::{GpuJob, Reservation, names};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -119,16 +120,14 @@ pub(super) async fn release(ctx: &Ctx, node: &str, resource_version: &str, remai
 pub(super) async fn orphans(ctx: &Ctx, job: &ObjectRef<GpuJob>) -> Result<(), Error> {
     let namespace = job.namespace.clone().unwrap_or_default();
     let known = ctx.stores.jobs.get(job).and_then(|j| j.uid());
-    let suspects: Vec<_> = ctx
-        .stores
-        .pods
-        .state_filter(|p| {
+    let suspects: Vec<_> = sorted(&ctx.stores.pods)
+        .into_iter()
+        .filter(|p| {
             let labels = p.labels();
             p.metadata.namespace.as_deref() == Some(&namespace)
                 && labels.get(names::JOB) == Some(&job.name)
                 && labels.get(names::JOB_UID) != known.as_ref()
         })
-        .into_iter()
         .filter_map(|p| PodFact::of(&p).filter(PodFact::held).zip(p.labels().get(names::JOB_UID).cloned()))
         .collect();
     if suspects.is_empty() {
