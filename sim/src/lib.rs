@@ -1,3 +1,4 @@
 //! The real operator in virtual time.
 
 pub mod clock;
+pub mod cloud;
