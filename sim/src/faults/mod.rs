@@ -13,5 +13,5 @@ pub mod wire;
 pub use asked::Asked;
 pub use director::Director;
 pub use fault::{CallFault, Fault, Happening};
-pub use provider::WiredClouds;
+pub use provider::{WiredClouds, cloud_wrote};
 pub use wire::{Died, Transport, Wire, Witness};

@@ -3,6 +3,7 @@
 use super::director::AfterWrite;
 use super::fault::CallFault;
 use super::wire::Wire;
+use crate::cloud::{CloudWrite, Operation};
 use crate::timeline::Kind;
 use async_trait::async_trait;
 use gpujob_crds::GpuPool;
@@ -67,19 +68,33 @@ fn unanswered() -> ProviderError {
     ProviderError::new(ErrorClass::Unknown, "no answer from the provider")
 }
 
+/// The cloud has been changed by a call of this process: counted at once, before the caller hears of it. See `FakeCloud::on_write`.
+pub fn cloud_wrote(wire: &Wire, write: &CloudWrite) {
+    let (number, after) = wire.director.write();
+    wire.witness.called();
+    wire.timeline.note(&wire.who, Kind::Call, format!("[{number}] {:?} {}", write.operation, write.subject));
+    match after {
+        AfterWrite::Answer => {}
+        AfterWrite::Crash { back_in_s } => wire.die(number, back_in_s),
+        AfterWrite::Hang | AfterWrite::Break => {
+            wire.lost_answers.lock().expect("no panic holds this lock").insert(write.operation);
+        }
+    }
+}
+
 impl Wired {
-    /// One call. `writes` says whether an answer means that something has changed.
+    /// One call.
     async fn call<T>(
         &self,
-        what: &str,
+        operation: Operation,
+        subject: &str,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
-        writes: impl Fn(&T) -> Option<String> + Send,
     ) -> Result<T, ProviderError> {
         let wire = &self.wire;
-        wire.timeline.trace(&wire.who, what);
+        wire.timeline.trace(&wire.who, &format!("{operation:?} {subject}"));
         let fault = wire.director.call();
         if let Some(fault) = fault {
-            wire.timeline.note(&wire.who, Kind::Fault, format!("{what}: {fault:?}"));
+            wire.fault(format!("{operation:?} {subject}: {fault:?}"));
         }
         match fault {
             Some(CallFault::Throttled) => return Err(ProviderError::new(ErrorClass::Throttled, "RequestLimitExceeded: too many calls")),
@@ -92,32 +107,18 @@ impl Wired {
             return self.late().await;
         }
         let answer = call.await;
-        if let Ok(value) = &answer
-            && let Some(done) = writes(value)
-        {
-            let (number, after) = wire.director.write();
-            wire.timeline.note(&wire.who, Kind::Call, format!("[{number}] {done}"));
-            match after {
-                AfterWrite::Hang | AfterWrite::Break => {
-                    wire.timeline.note(&wire.who, Kind::Fault, format!("waits in vain for the answer to write {number}"));
-                    return self.late().await;
-                }
-                other => wire.landed(number, other).await.map_err(|_| unanswered())?,
-            }
-        } else if let Err(error) = &answer {
-            wire.timeline.note(&wire.who, Kind::Call, format!("{what}: {}", error.class.reason()));
+        if let Err(error) = &answer {
+            wire.timeline.note(&wire.who, Kind::Call, format!("{operation:?} {subject}: {}", error.class.reason()));
         }
-        match fault {
-            Some(CallFault::Hangs) => self.late().await,
-            Some(CallFault::AnswerLost) => {
-                wire.line.passable().await;
-                Err(unanswered())
-            }
-            _ => {
-                wire.line.passable().await;
-                answer
-            }
+        if wire.lost_answers.lock().expect("no panic holds this lock").remove(&operation) {
+            wire.fault(format!("waits in vain for the answer to {operation:?} {subject}"));
+            return self.late().await;
         }
+        if fault == Some(CallFault::Hangs) {
+            return self.late().await;
+        }
+        wire.line.passable().await;
+        if fault == Some(CallFault::AnswerLost) { Err(unanswered()) } else { answer }
     }
 
     async fn late<T>(&self) -> Result<T, ProviderError> {
@@ -132,15 +133,15 @@ impl Wired {
 #[async_trait]
 impl MachineProvider for Wired {
     async fn prepare(&self, pool: &GpuPool, cluster: &str) -> Result<Prepared, ProviderError> {
-        self.call("prepare", self.inner.prepare(pool, cluster), |_| None).await
+        self.call(Operation::Prepare, "", self.inner.prepare(pool, cluster)).await
     }
 
     async fn release(&self, pool_uid: &str, cluster: &str) -> Result<(), ProviderError> {
-        self.call("release", self.inner.release(pool_uid, cluster), |()| Some("removes what was made for the pool".into())).await
+        self.call(Operation::Release, pool_uid, self.inner.release(pool_uid, cluster)).await
     }
 
     async fn offers(&self, pool: &GpuPool, prepared: &Prepared) -> Result<Vec<Offer>, ProviderError> {
-        self.call("offers", self.inner.offers(pool, prepared), |_| None).await
+        self.call(Operation::Offers, "", self.inner.offers(pool, prepared)).await
     }
 
     fn render(&self, rendering: &Rendering<'_>) -> Result<serde_json::Value, ProviderError> {
@@ -148,13 +149,11 @@ impl MachineProvider for Wired {
     }
 
     async fn launch(&self, call: &LaunchCall) -> Result<Launched, ProviderError> {
-        let what = format!("launch {}", call.node);
-        let done = |l: &Launched| Some(format!("launches {} {} in {} for {}", l.id, l.instance_type, l.zone, call.node));
-        self.call(&what, self.inner.launch(call), done).await
+        self.call(Operation::Launch, &call.node, self.inner.launch(call)).await
     }
 
     async fn list(&self, cluster: &str) -> Result<Listing, ProviderError> {
-        self.call("list", self.inner.list(cluster), |_| None).await
+        self.call(Operation::List, "", self.inner.list(cluster)).await
     }
 
     async fn terminate(&self, id: &str) -> Result<Terminated, ProviderError> {
@@ -162,30 +161,30 @@ impl MachineProvider for Wired {
             self.wire.witness.terminates(&self.wire.who, id);
             self.inner.terminate(id).await
         };
-        self.call(&format!("terminate {id}"), call, |t| (*t == Terminated::InProgress).then(|| format!("terminates {id}"))).await
+        self.call(Operation::Terminate, id, call).await
     }
 
     async fn notices(&self, source: &NoticeSource) -> Result<Vec<Notice>, ProviderError> {
-        self.call("notices", self.inner.notices(source), |_| None).await
+        self.call(Operation::Notices, "", self.inner.notices(source)).await
     }
 
     async fn acknowledge(&self, source: &NoticeSource, notices: &[Notice]) -> Result<(), ProviderError> {
-        self.call("acknowledge", self.inner.acknowledge(source, notices), |()| None).await
+        self.call(Operation::Acknowledge, "", self.inner.acknowledge(source, notices)).await
     }
 
     async fn console(&self, id: &str) -> Result<Option<String>, ProviderError> {
-        self.call("console", self.inner.console(id), |_| None).await
+        self.call(Operation::Console, id, self.inner.console(id)).await
     }
 
     async fn prefetch(&self, pool: &GpuPool, prepared: &Prepared, image: &str, cluster: &str) -> Result<Option<Prepared>, ProviderError> {
-        self.call("prefetch", self.inner.prefetch(pool, prepared, image, cluster), |_| None).await
+        self.call(Operation::Prefetch, image, self.inner.prefetch(pool, prepared, image, cluster)).await
     }
 
     async fn leftovers(&self, cluster: &str) -> Result<Vec<Leftover>, ProviderError> {
-        self.call("leftovers", self.inner.leftovers(cluster), |_| None).await
+        self.call(Operation::Leftovers, "", self.inner.leftovers(cluster)).await
     }
 
     async fn remove(&self, leftover: &Leftover) -> Result<(), ProviderError> {
-        self.call("remove", self.inner.remove(leftover), |()| Some(format!("removes {}", leftover.id))).await
+        self.call(Operation::Remove, &leftover.id, self.inner.remove(leftover)).await
     }
 }

@@ -4,6 +4,7 @@
 use super::asked::Asked;
 use super::director::{AfterWrite, Director, Orders};
 use super::watching;
+use crate::cloud::Operation;
 use crate::process::line::Line;
 use crate::timeline::{Kind, Timeline};
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use kube::client::Body;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tokio::sync::mpsc::UnboundedSender;
 use tower::{BoxError, Service};
@@ -23,8 +25,12 @@ pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 pub trait Witness: Send + Sync {
     /// A write of this process has landed at the API server.
     fn wrote(&self, who: &str, number: Option<u64>, asked: &Asked);
+    /// A call of one of our processes has changed the cloud.
+    fn called(&self);
     /// This process is about to have the cloud end this instance.
     fn terminates(&self, who: &str, instance: &str);
+    /// Something goes wrong now: for a while delays are excused.
+    fn disturbed(&self);
 }
 
 /// A process has died at a write, and comes back after so many seconds.
@@ -51,6 +57,8 @@ pub struct Wire {
     pub witness: Arc<dyn Witness>,
     /// Who starts it again.
     pub died: UnboundedSender<Died>,
+    /// Cloud writes that have landed and whose answers are lost on their way.
+    pub lost_answers: Arc<Mutex<BTreeSet<Operation>>>,
 }
 
 impl std::fmt::Debug for Wire {
@@ -60,18 +68,27 @@ impl std::fmt::Debug for Wire {
 }
 
 impl Wire {
+    /// Notes a fault that strikes this process.
+    pub(super) fn fault(&self, what: impl Into<String>) {
+        self.timeline.note(&self.who, Kind::Fault, what);
+        self.witness.disturbed();
+    }
+
+    /// The process ends here and now.
+    pub(super) fn die(&self, number: u64, back_in_s: u64) {
+        self.fault(format!("is killed: write {number} has landed, its answer never comes"));
+        self.line.kill();
+        let _ = self.died.send(Died { who: self.who.clone(), back_in_s });
+    }
+
     /// Counts a write that has landed and does to its author what the schedule says. `Err`: the connection breaks.
     pub(super) async fn landed(&self, number: u64, after: AfterWrite) -> Result<(), BoxError> {
         match after {
             AfterWrite::Answer => return Ok(()),
-            AfterWrite::Crash { back_in_s } => {
-                self.timeline.note(&self.who, Kind::Fault, format!("is killed: write {number} has landed, its answer never comes"));
-                self.line.kill();
-                let _ = self.died.send(Died { who: self.who.clone(), back_in_s });
-            }
-            AfterWrite::Hang => self.timeline.note(&self.who, Kind::Fault, format!("waits in vain for the answer to write {number}")),
+            AfterWrite::Crash { back_in_s } => self.die(number, back_in_s),
+            AfterWrite::Hang => self.fault(format!("waits in vain for the answer to write {number}")),
             AfterWrite::Break => {
-                self.timeline.note(&self.who, Kind::Fault, format!("its connection breaks under write {number}, which has landed"));
+                self.fault(format!("its connection breaks under write {number}, which has landed"));
                 return Err("connection reset by peer".into());
             }
         }
@@ -158,7 +175,7 @@ where
 {
     wire.line.passable().await;
     if let (Some(code), false) = (orders.refuse, orders.landed) {
-        wire.timeline.note(&wire.who, Kind::Fault, format!("{asked} is answered {code}"));
+        wire.fault(format!("{asked} is answered {code}"));
         return Ok(refusal(code));
     }
     std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)?;
@@ -173,7 +190,7 @@ where
         wire.timeline.trace(&wire.who, answer.status().as_str());
     }
     if let Some(code) = orders.refuse {
-        wire.timeline.note(&wire.who, Kind::Fault, format!("{asked} is obeyed and answered {code}"));
+        wire.fault(format!("{asked} is obeyed and answered {code}"));
         return Ok(refusal(code));
     }
     if !orders.back.is_zero() {

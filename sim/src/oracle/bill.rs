@@ -69,14 +69,18 @@ fn idle(node: &GpuNode, mirror: &Mirror, calm: Timestamp, now: Timestamp) -> Opt
     (now > end).then(|| format!("GpuNode {} has been empty since {since} and is still there", node.name_any()))
 }
 
-/// Why this instance must not be ended now; `None` when it may. `excused`: the cloud itself takes it, or a person ends it.
-pub(super) fn taken_from_work(machine: &Machine, mirror: &Mirror, now: Timestamp, excused: bool) -> Option<String> {
-    if excused || machine.noticed.is_some_and(|at| at <= now) || machine.ending.is_some() {
+/// Why this instance must not be ended now; `None` when it may: the cloud itself takes it, a person has deleted its GpuNode or Node,
+/// or its kubelet is silent.
+pub(super) fn taken_from_work(machine: &Machine, mirror: &Mirror, now: Timestamp) -> Option<String> {
+    if machine.noticed.is_some_and(|at| at <= now) || machine.ending.is_some() {
         return None;
     }
     let uid = machine.tags.get(names::NODE_UID_TAG);
     let owner = mirror.nodes.values().find(|n| n.metadata.uid.as_ref() == uid)?;
     let node_name = owner.status.as_ref().and_then(|s| s.node_name.clone())?;
+    if mirror.deleted_by_others.contains(&owner.name_any()) || !mirror.is_ready(&node_name) {
+        return None;
+    }
     let at_work = |pod: &&std::sync::Arc<Pod>| {
         let here = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&node_name);
         here && pod.metadata.deletion_timestamp.is_none() && runs(pod) && mirror.jobs.values().any(|j| wants(j, pod))

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Resource, namespace, name.
@@ -47,6 +47,8 @@ pub(super) struct Mirror {
     pub(super) nodes: BTreeMap<String, Arc<GpuNode>>,
     pub(super) pools: BTreeMap<String, Arc<GpuPool>>,
     pub(super) pods: BTreeMap<Key, Arc<Pod>>,
+    /// GpuNodes that somebody else than our processes has deleted.
+    pub(super) deleted_by_others: BTreeSet<String>,
 }
 
 impl Mirror {
@@ -64,6 +66,12 @@ impl Mirror {
             Some(new) => self.objects.insert(key.clone(), new.clone()),
             None => self.objects.remove(key),
         }
+    }
+
+    /// Whether the Node of this name reports that it is Ready.
+    pub(super) fn is_ready(&self, node: &str) -> bool {
+        let Some(node) = self.objects.get(&("nodes".into(), String::new(), node.into())) else { return false };
+        node["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
     }
 
     /// All that is left, by kind.

@@ -8,15 +8,16 @@ pub mod fleet;
 pub mod line;
 
 use crate::clock::SimClock;
-use crate::faults::{Director, Died, Transport, WiredClouds, Wire, Witness};
+use crate::cloud::FakeCloud;
+use crate::faults::{Died, Director, Transport, Wire, WiredClouds, Witness, cloud_wrote};
 use crate::kube::FakeKube;
 use crate::timeline::{Kind, Timeline};
 use client::Retrying;
 use gpujob_operator::run::{Parts, operate};
 use gpujob_operator::settings::Settings;
-use gpujob_provider_core::Clouds;
 use line::{Line, State};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
@@ -30,8 +31,8 @@ const LEASE: Duration = Duration::from_secs(15);
 pub struct Site {
     /// The API server.
     pub kube: FakeKube,
-    /// The clouds, as they are.
-    pub clouds: Arc<dyn Clouds>,
+    /// The cloud, as it is.
+    pub cloud: FakeCloud,
     /// Virtual time.
     pub clock: SimClock,
     /// Who counts and decides what goes wrong.
@@ -44,6 +45,21 @@ pub struct Site {
     pub died: UnboundedSender<Died>,
     /// The UID of namespace `kube-system`.
     pub cluster: String,
+    /// Of all processes that were ever started, by name.
+    pub wires: Arc<Mutex<BTreeMap<String, Wire>>>,
+}
+
+impl Site {
+    /// From now on the cloud's writes count.
+    pub fn listen(&self) {
+        let wires = self.wires.clone();
+        self.cloud.on_write(move |write| {
+            let wire = wires.lock().expect("no panic holds this lock").get(&write.process).cloned();
+            if let Some(wire) = wire {
+                cloud_wrote(&wire, write);
+            }
+        });
+    }
 }
 
 impl std::fmt::Debug for Site {
@@ -80,11 +96,13 @@ impl Operator {
             timeline: site.timeline.clone(),
             witness: site.witness.clone(),
             died: site.died.clone(),
+            lost_answers: Arc::default(),
         };
+        site.wires.lock().expect("no panic holds this lock").insert(who.to_owned(), wire.clone());
         let parts = Parts {
             client: kube::Client::new(Retrying::new(Transport::new(site.kube.service(), wire.clone())), "default"),
             clock: Arc::new(clock.clone()),
-            clouds: Arc::new(WiredClouds::new(site.clouds.clone(), wire)),
+            clouds: Arc::new(WiredClouds::new(site.cloud.clouds_of(who), wire)),
             identity: identity.to_owned(),
             lease: LEASE,
             settings: Settings {
