@@ -2,3 +2,5 @@
 
 pub mod clock;
 pub mod cloud;
+pub mod scenario;
+pub mod world;
