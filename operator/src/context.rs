@@ -1,8 +1,8 @@
 //! What every controller is given: the cluster's client, the caches, the clock, and whether this replica leads.
 
 use crate::{
-    capacity::Capacity, clock::Clock, cloud::CloudView, leader::Leadership, metrics::Metrics, queue::Queues, settings::Settings,
-    watch::Stores,
+    capacity::Capacity, clock::Clock, cloud::CloudView, leader::Leadership, metrics::Metrics, queue::Queues, requests::Requests,
+    settings::Settings, watch::Stores,
 };
 use gpujob_provider_core::Clouds;
 use kube::runtime::events::Recorder;
@@ -33,6 +33,8 @@ pub struct Ctx {
     pub queues: Queues,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the API server was asked.
+    pub requests: Requests,
 }
 
 impl std::fmt::Debug for Ctx {

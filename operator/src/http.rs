@@ -69,9 +69,11 @@ fn answer<B>(request: &Request<B>, readiness: &Readiness, ctx: Option<&Ctx>) -> 
             text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("waiting for {missing}\n"))
         }
         (&Method::GET, "/metrics") => match ctx {
-            Some(ctx) => {
-                text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", ctx.metrics.render(&gauges(ctx)))
-            }
+            Some(ctx) => text(
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                ctx.metrics.render(&gauges(ctx), &ctx.requests),
+            ),
             None => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "starting\n".into()),
         },
         _ => text(StatusCode::NOT_FOUND, "text/plain", "there are /healthz, /readyz and /metrics\n".into()),

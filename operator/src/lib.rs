@@ -15,6 +15,7 @@ pub mod node;
 pub mod pool;
 pub mod providers;
 pub mod queue;
+pub mod requests;
 pub mod reservation;
 pub mod run;
 pub mod scheduler;

@@ -1,5 +1,6 @@
 //! What is counted, and how it is written: OpenMetrics text, base units, bounded labels, never an object's name.
 
+use crate::requests::{Asked, Requests};
 use gpujob_provider_core::ProviderError;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -91,7 +92,7 @@ impl Metrics {
 
     /// All of it as OpenMetrics text.
     #[must_use]
-    pub fn render(&self, gauges: &[Gauge]) -> String {
+    pub fn render(&self, gauges: &[Gauge], requests: &Requests) -> String {
         let values = self.0.lock().expect("no panic holds this lock");
         let mut out = String::new();
         let mut line = |text: std::fmt::Arguments<'_>| {
@@ -130,6 +131,12 @@ impl Metrics {
         for (outcome, n) in &values.jobs {
             line(format_args!("gpujob_jobs_ended_total{{outcome=\"{outcome}\"}} {n}"));
         }
+        line(format_args!(
+            "# HELP gpujob_api_requests Requests to the API server, by verb, resource and HTTP status (0: no answer).\n# TYPE gpujob_api_requests counter"
+        ));
+        for (Asked { verb, resource, code }, n) in requests.rows() {
+            line(format_args!("gpujob_api_requests_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {n}"));
+        }
         out.push_str("# EOF\n");
         out
     }
@@ -146,7 +153,7 @@ mod tests {
         let call = metrics.provider_call("aws", "launch");
         tokio::time::advance(Duration::from_millis(300)).await;
         let _ = call.done::<()>(Err(ProviderError::new(ErrorClass::Capacity, "none")));
-        let text = metrics.render(&[("gpujob_leader", "Whether this replica leads.", vec![(String::new(), 1.0)])]);
+        let text = metrics.render(&[("gpujob_leader", "Whether this replica leads.", vec![(String::new(), 1.0)])], &Requests::default());
         assert!(
             text.contains("gpujob_provider_call_seconds_bucket{provider=\"aws\",operation=\"launch\",outcome=\"NoCapacity\",le=\"0.5\"} 1")
         );

@@ -4,6 +4,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::context::{Ctx, within};
 use crate::http::Readiness;
 use crate::queue::{JobKey, Queues, Receivers, drive};
+use crate::requests::Requests;
 use crate::settings::{Args, Settings};
 use crate::{capacity, cloud, http, job, leader, metrics, node, pool, providers, scheduler, watch};
 use anyhow::Context;
@@ -17,17 +18,27 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Runs the operator until `shutdown`.
+/// Runs the operator until `shutdown`, with the providers that are built in.
 ///
 /// # Errors
 /// When it cannot start: no cluster, no CRDs after a long wait, no port.
 pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> {
+    run_with(args, |kubernetes| Arc::new(providers::BuiltIn::new(kubernetes)), shutdown).await
+}
+
+/// The same with other providers, made for the cluster's version: load tests bring one that costs nothing.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(args: Args, clouds: impl FnOnce(&str) -> Arc<dyn Clouds>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (readiness, served) = (Arc::new(Readiness::default()), Arc::new(OnceLock::new()));
     let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
     tokio::spawn(http::serve(listener, readiness.clone(), served.clone(), shutdown.clone()));
 
     readiness.waiting_for("the API server");
-    let client = kube::Client::try_default().await.context("finding the cluster: run in a pod, or set KUBECONFIG")?;
+    let config = kube::Config::infer().await.context("finding the cluster: run in a pod, or set KUBECONFIG")?;
+    let requests = Requests::default();
+    let client = kube::client::ClientBuilder::try_from(config).context("connecting to the cluster")?.with_layer(&requests).build();
     let cluster = cluster_identity(&client, &shutdown).await?;
     let version = client.apiserver_version().await.context("asking the API server for its version")?;
     // Some distributions write `35+`.
@@ -37,7 +48,8 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> anyhow::Result<()> 
     let parts = Parts {
         client,
         clock: Arc::new(SystemClock),
-        clouds: Arc::new(providers::BuiltIn::new(&kubernetes)),
+        clouds: clouds(&kubernetes),
+        requests,
         identity: args.identity,
         lease: Duration::from_secs(args.lease_seconds.into()),
         settings: Settings {
@@ -63,6 +75,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The providers.
     pub clouds: Arc<dyn Clouds>,
+    /// What `client` counts into.
+    pub requests: Requests,
     /// This replica's name in the Lease.
     pub identity: String,
     /// How long a silent leader keeps the Lease.
@@ -82,7 +96,7 @@ impl std::fmt::Debug for Parts {
 /// # Errors
 /// When a watch ends before its cache was filled.
 pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOnce(Arc<Ctx>)) -> anyhow::Result<()> {
-    let Parts { client, clock, clouds, identity, lease, settings } = parts;
+    let Parts { client, clock, clouds, requests, identity, lease, settings } = parts;
     let (queues, ends) = Queues::new();
     let stores = watch::start(&client, &queues, &shutdown);
     let candidate = leader::Candidate {
@@ -110,6 +124,7 @@ pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOn
         capacity: Arc::new(capacity::Capacity::default()),
         queues,
         metrics: Arc::new(metrics::Metrics::default()),
+        requests,
     });
     ready(ctx.clone());
     controllers(ctx, ends, shutdown.clone()).await;
