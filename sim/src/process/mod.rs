@@ -102,6 +102,7 @@ impl Operator {
         let parts = Parts {
             client: kube::Client::new(Retrying::new(Transport::new(site.kube.service(), wire.clone())), "default"),
             clock: Arc::new(clock.clone()),
+            requests: Default::default(),
             clouds: Arc::new(WiredClouds::new(site.cloud.clouds_of(who), wire)),
             identity: identity.to_owned(),
             lease: LEASE,
@@ -115,7 +116,7 @@ impl Operator {
         site.timeline.note(who, Kind::Process, "starts");
         let (shutdown, timeline, name) = (CancellationToken::new(), site.timeline.clone(), who.to_owned());
         let (stop, said) = (shutdown.clone(), timeline.clone());
-        let task = tokio::spawn(async move {
+        let task = tokio::task::spawn_local(async move {
             let ended = operate(parts, stop, |_| said.note(&name, Kind::Process, "is ready")).await;
             let how = ended.map_or_else(|e| format!("ends: {e:#}"), |()| "has ended".to_owned());
             said.note(&name, Kind::Process, how);

@@ -1,6 +1,7 @@
 //! Running schedules: one, a crash after every write of every scenario, many made by chance, and the planted bugs.
 
 pub mod exhaustive;
+pub mod planted;
 pub mod play;
 pub mod random;
 pub mod schedule;

@@ -11,7 +11,6 @@ use crate::scenario::{Scenario, Stage, catalog};
 use crate::timeline::{Kind, Timeline};
 use crate::world::World;
 use gpujob_crds::{Market, Price};
-use gpujob_operator::clock::Clock;
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -34,7 +33,9 @@ const TICK: Duration = Duration::from_secs(1);
 pub fn play(schedule: &Schedule) -> Verdict {
     let scenario = catalog::named(&schedule.scenario).unwrap_or_else(|| panic!("no scenario {}", schedule.scenario));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    runtime.block_on(Play::new(schedule, scenario).run())
+    // The future of an operator is not `Send`: it runs where it was made.
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async { Play::new(schedule, scenario).run().await })
 }
 
 struct Play<'a> {

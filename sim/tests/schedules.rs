@@ -1,0 +1,51 @@
+//! Two thousand lives of the whole operator, a crash after every single write of every scenario among them.
+
+use gpujob_sim::run::{Schedule, Verdict, exhaustive, play, random, threads};
+use gpujob_sim::scenario::catalog;
+use gpujob_sim::timeline::render;
+use std::time::Instant;
+
+/// As many cores as CI has. More threads than cores gain nothing: a schedule never waits.
+const THREADS: usize = 2;
+/// How many schedules there are at least, the exhaustive ones included.
+const SCHEDULES: usize = 2_000;
+
+fn judge(schedule: &Schedule) -> Option<String> {
+    let verdict = play(schedule);
+    (!verdict.is_good()).then(|| verdict.complaint())
+}
+
+fn demand_none(complaints: Vec<Option<String>>, what: &str, begun: Instant) {
+    let (count, failed) = (complaints.len(), complaints.into_iter().flatten().collect::<Vec<_>>());
+    println!("{count} schedules ({what}) in {:.1?}", begun.elapsed());
+    assert!(failed.is_empty(), "{} of {count} schedules failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Every crash point, then random schedules up to two thousand in all. One test: both want all cores.
+#[test]
+fn every_crash_and_then_chance() {
+    let begun = Instant::now();
+    let scenarios = catalog::all();
+    let lists = threads::over(&scenarios, THREADS, |s| exhaustive::of(s.name), |_, _| {});
+    let mut crashes = vec![];
+    for (clean, more) in lists {
+        assert!(clean.is_good(), "{}", clean.complaint());
+        assert!(clean.writes > 5, "{} writes only {} times: does it do anything?", clean.schedule.name, clean.writes);
+        crashes.extend(more);
+    }
+    let exhaustive = crashes.len() + scenarios.len();
+    demand_none(threads::over(&crashes, THREADS, judge, |_, _| {}), "a crash after every write", begun);
+    let seeds: Vec<u64> = (1..=u64::try_from(SCHEDULES.saturating_sub(exhaustive).max(500)).expect("a number")).collect();
+    demand_none(threads::over(&seeds, THREADS, |seed| judge(&random::schedule(*seed)), |_, _| {}), "by chance", begun);
+}
+
+/// The same seed, twice: not one line may differ, and not one read.
+#[test]
+fn a_seed_replays_to_the_byte() {
+    for seed in [11, 12, 13] {
+        let (one, two): (Verdict, Verdict) = (play(&random::schedule(seed)), play(&random::schedule(seed)));
+        assert!(one.timeline.len() > 50, "seed {seed}: {} lines", one.timeline.len());
+        assert_eq!(render(&one.timeline), render(&two.timeline), "seed {seed}");
+        assert_eq!((one.digest, one.requests, one.calls), (two.digest, two.requests, two.calls), "seed {seed}");
+    }
+}
