@@ -5,6 +5,7 @@ use super::asked::Asked;
 use super::director::{AfterWrite, Director, Orders};
 use super::watching;
 use crate::cloud::Operation;
+use crate::kube::Wrote;
 use crate::process::line::Line;
 use crate::timeline::{Kind, Timeline};
 use bytes::Bytes;
@@ -24,7 +25,7 @@ pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 /// Is told of every write that lands, at once: before its author is.
 pub trait Witness: Send + Sync {
     /// A write of this process has landed at the API server.
-    fn wrote(&self, who: &str, number: Option<u64>, asked: &Asked);
+    fn wrote(&self, who: &str, number: Option<u64>, wrote: Wrote);
     /// A call of one of our processes has changed the cloud.
     fn called(&self);
     /// This process is about to have the cloud end this instance.
@@ -180,9 +181,10 @@ where
     }
     std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(Into::into)?;
     let answer = inner.call(request).await.map_err(Into::into)?;
-    if asked.is_write() && answer.status().is_success() {
+    // A request that changes nothing is no write.
+    if let Some(wrote) = answer.extensions().get::<Wrote>().copied() {
         let counted = asked.counts().then(|| wire.director.write());
-        wire.witness.wrote(&wire.who, counted.map(|c| c.0), asked);
+        wire.witness.wrote(&wire.who, counted.map(|c| c.0), wrote);
         if let Some((number, after)) = counted {
             wire.landed(number, after).await?;
         }

@@ -77,6 +77,10 @@ pub(super) fn taken_from_work(machine: &Machine, mirror: &Mirror, now: Timestamp
     }
     let uid = machine.tags.get(names::NODE_UID_TAG);
     let owner = mirror.nodes.values().find(|n| n.metadata.uid.as_ref() == uid)?;
+    let recorded = owner.status.as_ref().and_then(|s| s.instance.as_ref()).map(|i| i.id.as_str());
+    if owner.metadata.deletion_timestamp.is_none() && recorded.is_none_or(|id| id == machine.id) {
+        return Some(format!("{} is ended, and its GpuNode {} lives", machine.id, owner.name_any()));
+    }
     let node_name = owner.status.as_ref().and_then(|s| s.node_name.clone())?;
     if mirror.deleted_by_others.contains(&owner.name_any()) || !mirror.is_ready(&node_name) {
         return None;

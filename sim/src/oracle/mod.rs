@@ -11,8 +11,8 @@ mod words;
 
 use crate::clock::SimClock;
 use crate::cloud::FakeCloud;
-use crate::faults::{Asked, Witness};
-use crate::kube::FakeKube;
+use crate::faults::Witness;
+use crate::kube::{FakeKube, Wrote};
 use crate::run::schedule::Violation;
 use crate::timeline::{Kind, Timeline};
 use crate::world::{Delivered, Store};
@@ -32,7 +32,7 @@ struct State {
     mirror: Mirror,
     programs: jobs::Programs,
     bill: bill::Bill,
-    seen: usize,
+    seen: u64,
     calm: Timestamp,
     last_write: Duration,
     violations: Vec<Violation>,
@@ -144,15 +144,13 @@ impl Oracle {
     }
 
     /// Takes in all writes since the last time. `mine`: one of them has just been made by this process.
-    fn catch_up(&self, state: &mut State, mut mine: Option<(&str, Option<u64>, &Asked)>) {
-        let fresh = self.kube.writes_since(state.seen);
-        state.seen += fresh.len();
+    fn catch_up(&self, state: &mut State, mine: Option<(&str, Option<u64>, Wrote)>) {
+        let fresh = self.kube.writes_after(state.seen);
+        state.seen += fresh.len() as u64;
         for write in fresh {
-            let author = mine.take_if(|(_, _, asked)| {
-                write.resource == asked.resource && (asked.name.is_empty() || asked.name == write.name) && write.verb == asked.verb
-            });
-            let key: Key = (write.resource.clone(), write.namespace.clone(), write.name.clone());
-            let new = write.object.clone();
+            let author = mine.filter(|(.., w)| (w.first..=w.last).contains(&write.number));
+            let key: Key = (write.resource.to_string(), write.namespace.clone(), write.name.clone());
+            let new = (!write.deleted).then(|| Arc::new(write.object().clone()));
             let old = state.mirror.apply(&key, new.as_ref());
             let change = Change {
                 who: author.map_or_else(|| write.manager.clone(), |(who, ..)| who.to_owned()),
@@ -239,12 +237,12 @@ impl Oracle {
 }
 
 impl Witness for Oracle {
-    fn wrote(&self, who: &str, number: Option<u64>, asked: &Asked) {
+    fn wrote(&self, who: &str, number: Option<u64>, wrote: Wrote) {
         let mut state = self.state.lock().expect("no panic holds this lock");
         if number.is_some() {
             state.last_write = self.clock.elapsed();
         }
-        self.catch_up(&mut state, Some((who, number, asked)));
+        self.catch_up(&mut state, Some((who, number, wrote)));
     }
 
     fn called(&self) {

@@ -84,7 +84,11 @@ impl<'a> Play<'a> {
         let client = self.kube.client();
         let hardware = Arc::new(self.cloud.clone());
         let world = Arc::new(World::start(client.clone(), hardware, Arc::new(self.clock.clone()), self.scenario.script.clone()));
-        let cluster = self.kube.cluster_uid();
+        let controllers = self.kube.clone();
+        tokio::spawn(async move { controllers.controllers().await });
+        let namespaces = self.kube.objects("namespaces");
+        let system = namespaces.iter().find(|n| n["metadata"]["name"] == "kube-system").expect("every cluster has it");
+        let cluster = system["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         self.oracle.introduce(world.store().clone(), &cluster);
         let (died, mut deaths) = mpsc::unbounded_channel();
         let site = Site {
