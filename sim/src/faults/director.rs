@@ -26,7 +26,10 @@ pub enum AfterWrite {
     /// Tell its author.
     Answer,
     /// Its author is dead, and comes back after so many seconds.
-    Crash { back_in_s: u64 },
+    Crash {
+        /// Seconds.
+        back_in_s: u64,
+    },
     /// Its author is never told.
     Hang,
     /// Its author sees the connection break.

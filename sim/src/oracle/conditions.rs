@@ -55,9 +55,7 @@ mod tests {
         let change = Change {
             who: String::new(),
             ours: true,
-            at: Timestamp::UNIX_EPOCH,
             resource: "gpunodes".into(),
-            namespace: String::new(),
             name: "n".into(),
             old,
             new,

@@ -1,7 +1,6 @@
 //! What the API server holds, as the record of its writes tells it: what oracles compare each write with.
 
 use gpujob_crds::{GpuJob, GpuNode, GpuPool};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,9 +17,7 @@ pub(super) struct Change {
     pub(super) who: String,
     /// Whether one of our processes made it.
     pub(super) ours: bool,
-    pub(super) at: Timestamp,
     pub(super) resource: String,
-    pub(super) namespace: String,
     pub(super) name: String,
     /// `None`: it was made.
     pub(super) old: Option<Arc<Value>>,

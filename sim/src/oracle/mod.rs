@@ -155,9 +155,7 @@ impl Oracle {
             let change = Change {
                 who: author.map_or_else(|| write.manager.clone(), |(who, ..)| who.to_owned()),
                 ours: author.is_some(),
-                at: write.at,
                 resource: key.0,
-                namespace: key.1,
                 name: key.2,
                 old,
                 new,

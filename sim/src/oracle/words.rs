@@ -41,6 +41,8 @@ fn conditions(old: &Value, new: &Value, said: &mut Vec<String>) {
         if was.is_none_or(|o| o["status"] != c["status"] || o["reason"] != c["reason"]) {
             let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
             said.push(format!("{}={} {}", word(&c["type"]), word(&c["status"]), word(&c["reason"])));
+        } else if was.is_some_and(|o| o["message"] != c["message"]) && c["type"] != "Reconciling" {
+            said.push(format!("{}: {}", word(&c["type"]), short(&c["message"])));
         }
     }
 }
