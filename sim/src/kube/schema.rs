@@ -1,0 +1,322 @@
+//! Structural schemas: what a custom resource may look like. Unknown fields are pruned, defaults set, the rest is judged, first
+//! by the schema and then by its CEL rules.
+
+use super::refusal::Cause;
+use kube_cel::{CompiledSchema, Validator, compile_schema};
+use serde_json::{Map, Value};
+
+/// A schema with its rules, compiled.
+pub struct Schema {
+    root: Value,
+    rules: CompiledSchema,
+    validator: Validator,
+}
+
+impl std::fmt::Debug for Schema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Schema").finish_non_exhaustive()
+    }
+}
+
+/// The keywords that are understood below. Any other would be skipped in silence, so it is refused.
+const KNOWN: [&str; 25] = [
+    "type",
+    "title",
+    "description",
+    "properties",
+    "additionalProperties",
+    "items",
+    "required",
+    "nullable",
+    "default",
+    "enum",
+    "format",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
+];
+
+impl Schema {
+    /// # Panics
+    /// When the schema says something that would not be checked, or a rule that is no CEL: a fault of the CRD or of this file.
+    #[must_use]
+    pub(crate) fn new(root: Value) -> Self {
+        let unknown = unknown(&root);
+        assert!(unknown.is_empty(), "the schema uses {unknown:?}, which FakeKube does not check");
+        let rules = compile_schema(&root);
+        assert!(!rules.has_errors(), "{:?}", rules.compilation_errors());
+        Schema { root, rules, validator: Validator::new() }
+    }
+
+    pub(crate) fn root(&self) -> &Value {
+        &self.root
+    }
+
+    /// Drops what the schema does not know; the paths of what was dropped.
+    pub(crate) fn prune(&self, object: &mut Value) -> Vec<String> {
+        let mut dropped = vec![];
+        if let Some(map) = object.as_object_mut() {
+            for (name, field) in self.root["properties"].as_object().into_iter().flatten() {
+                if name != "metadata"
+                    && let Some(value) = map.get_mut(name)
+                {
+                    prune(field, value, name, &mut dropped);
+                }
+            }
+            let known =
+                |name: &String| matches!(name.as_str(), "apiVersion" | "kind" | "metadata") || !self.root["properties"][name].is_null();
+            dropped.extend(map.keys().filter(|name| !known(name)).cloned());
+            map.retain(|name, _| known(name));
+        }
+        dropped
+    }
+
+    /// Sets what is absent and has a default. `null` counts as absent where `null` is not allowed.
+    pub(crate) fn default(&self, object: &mut Value) {
+        default(&self.root, object);
+    }
+
+    /// What is wrong with an object; against the old one, what of that is new. The rules are asked only about a well-formed object.
+    pub(crate) fn judge(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let mut causes = vec![];
+        let fields = self.root["properties"].as_object().into_iter().flatten();
+        let there = |object: &Value, name: &str| object.get(name).cloned();
+        for name in self.root["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if object.get(name).is_none() {
+                causes.push(Cause::required(name, ""));
+            }
+        }
+        for (name, field) in fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "apiVersion" | "kind")) {
+            let (Some(value), was) = (object.get(name), old.and_then(|old| there(old, name))) else { continue };
+            // What was there before may stay as it is.
+            if was.as_ref() != Some(value) {
+                judge(field, value, name, &mut causes);
+            }
+        }
+        if causes
+            .iter()
+            .any(|c| matches!(c.reason, "FieldValueRequired" | "FieldValueTypeInvalid" | "FieldValueTooLong" | "FieldValueTooMany"))
+        {
+            let why =
+                "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            causes.push(Cause::invalid("<nil>", "null", why));
+            return causes;
+        }
+        if let Err(errors) = self.validator.validate_compiled(&self.rules, object, old) {
+            causes.extend(errors.into_vec().into_iter().map(|e| Cause::invalid(&e.field_path, &shown(object, &e.field_path), &e.message)));
+        }
+        causes
+    }
+}
+
+/// How a value at a path is shown beside the message of a rule: its type.
+fn shown(object: &Value, path: &str) -> String {
+    let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
+    let name = match object.pointer(&pointer) {
+        Some(Value::String(text)) => return format!("{text:?}"),
+        Some(Value::Number(number)) => return number.to_string(),
+        Some(Value::Bool(word)) => return word.to_string(),
+        Some(Value::Array(_)) => "array",
+        _ => "object",
+    };
+    format!("{name:?}")
+}
+
+fn unknown(schema: &Value) -> Vec<String> {
+    let Some(map) = schema.as_object() else { return vec![] };
+    let mut found: Vec<String> = map.keys().filter(|k| !KNOWN.contains(&k.as_str())).cloned().collect();
+    for field in map.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::values) {
+        found.extend(unknown(field));
+    }
+    for name in ["items", "additionalProperties"] {
+        found.extend(map.get(name).into_iter().flat_map(unknown));
+    }
+    found
+}
+
+fn keeps_unknown(schema: &Value) -> bool {
+    schema["x-kubernetes-preserve-unknown-fields"] == true
+}
+
+fn prune(schema: &Value, value: &mut Value, path: &str, dropped: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            let (fields, any) = (&schema["properties"], &schema["additionalProperties"]);
+            let mut gone = vec![];
+            for (name, inner) in map.iter_mut() {
+                let below = format!("{path}.{name}");
+                match fields.get(name).or_else(|| any.is_object().then_some(any)) {
+                    Some(field) => prune(field, inner, &below, dropped),
+                    None if keeps_unknown(schema) || any == true => {}
+                    None => gone.push((name.clone(), below)),
+                }
+            }
+            for (name, below) in gone {
+                map.shift_remove(&name);
+                dropped.push(below);
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter_mut().enumerate() {
+                prune(&schema["items"], item, &format!("{path}[{at}]"), dropped);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn default(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+                let absent = match map.get(name) {
+                    None => true,
+                    Some(Value::Null) => field["nullable"] != true,
+                    Some(_) => false,
+                };
+                if absent && !field["default"].is_null() {
+                    map.insert(name.clone(), field["default"].clone());
+                }
+                if let Some(inner) = map.get_mut(name) {
+                    default(field, inner);
+                }
+            }
+            let any = &schema["additionalProperties"];
+            if any.is_object() {
+                map.values_mut().for_each(|inner| default(any, inner));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| default(&schema["items"], item)),
+        _ => {}
+    }
+}
+
+fn judge(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if value.is_null() && schema["nullable"] == true {
+        return;
+    }
+    if let Some(cause) = mistyped(schema, value, path) {
+        causes.push(cause);
+        return;
+    }
+    if let Some(allowed) = schema["enum"].as_array()
+        && !allowed.contains(value)
+    {
+        let allowed: Vec<String> = allowed.iter().filter(|v| !v.is_null()).map(Value::to_string).collect();
+        let message = format!("Unsupported value: {value}: supported values: {}", allowed.join(", "));
+        causes.push(Cause { reason: "FieldValueNotSupported", message, field: path.to_owned() });
+    }
+    match value {
+        Value::Object(map) => judge_map(schema, map, path, causes),
+        Value::Array(items) => judge_list(schema, items, path, causes),
+        Value::String(text) => judge_text(schema, text, path, causes),
+        Value::Number(_) => judge_number(schema, value, path, causes),
+        _ => {}
+    }
+}
+
+fn mistyped(schema: &Value, value: &Value, path: &str) -> Option<Cause> {
+    let is = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_i64() || n.is_u64() || n.as_f64().is_some_and(|f| f.fract() == 0.0) => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if schema["x-kubernetes-int-or-string"] == true && matches!(is, "integer" | "string") {
+        return None;
+    }
+    let wanted = if schema["x-kubernetes-int-or-string"] == true { "integer,string" } else { schema["type"].as_str()? };
+    if wanted == is || (wanted == "number" && is == "integer") {
+        return None;
+    }
+    // The value's type is told, not the value.
+    let message = format!("Invalid value: {is:?}: {path} in body must be of type {wanted}: {is:?}");
+    Some(Cause { reason: "FieldValueTypeInvalid", message, field: path.to_owned() })
+}
+
+fn judge_map(schema: &Value, map: &Map<String, Value>, path: &str, causes: &mut Vec<Cause>) {
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !map.contains_key(name) {
+            causes.push(Cause::required(&format!("{path}.{name}"), ""));
+        }
+    }
+    let (fields, any) = (&schema["properties"], &schema["additionalProperties"]);
+    for (name, inner) in map {
+        if let Some(field) = fields.get(name).or_else(|| any.is_object().then_some(any)) {
+            judge(field, inner, &format!("{path}.{name}"), causes);
+        }
+    }
+    if let Some(most) = schema["maxProperties"].as_u64().filter(|most| map.len() as u64 > *most) {
+        too_many(map.len(), most, path, causes);
+    }
+    if let Some(least) = schema["minProperties"].as_u64().filter(|least| (map.len() as u64) < *least) {
+        causes.push(Cause::invalid(path, &map.len().to_string(), &format!("{path} in body should have at least {least} properties")));
+    }
+}
+
+fn judge_list(schema: &Value, items: &[Value], path: &str, causes: &mut Vec<Cause>) {
+    if let Some(most) = schema["maxItems"].as_u64().filter(|most| items.len() as u64 > *most) {
+        too_many(items.len(), most, path, causes);
+    }
+    if let Some(least) = schema["minItems"].as_u64().filter(|least| (items.len() as u64) < *least) {
+        causes.push(Cause::invalid(path, &items.len().to_string(), &format!("{path} in body should have at least {least} items")));
+    }
+    let keys = schema["x-kubernetes-list-map-keys"].as_array();
+    for (at, item) in items.iter().enumerate() {
+        judge(&schema["items"], item, &format!("{path}[{at}]"), causes);
+        if let Some(keys) = keys {
+            let key = |item: &Value| keys.iter().filter_map(Value::as_str).map(|k| (k.to_owned(), item[k].clone())).collect::<Map<_, _>>();
+            if items[..at].iter().any(|other| key(other) == key(item)) {
+                let message = format!("Duplicate value: {}", Value::Object(key(item)));
+                causes.push(Cause { reason: "FieldValueDuplicate", message, field: format!("{path}[{at}]") });
+            }
+        }
+    }
+}
+
+fn too_many(count: usize, most: u64, path: &str, causes: &mut Vec<Cause>) {
+    let message = format!("Too many: {count}: must have at most {most} items");
+    causes.push(Cause { reason: "FieldValueTooMany", message, field: path.to_owned() });
+}
+
+fn judge_text(schema: &Value, text: &str, path: &str, causes: &mut Vec<Cause>) {
+    let length = text.chars().count() as u64;
+    if let Some(most) = schema["maxLength"].as_u64().filter(|most| length > *most) {
+        let message = format!("Too long: may not be more than {most} bytes");
+        causes.push(Cause { reason: "FieldValueTooLong", message, field: path.to_owned() });
+    }
+    if let Some(least) = schema["minLength"].as_u64().filter(|least| length < *least) {
+        causes.push(Cause::invalid(path, &format!("{text:?}"), &format!("{path} in body should be at least {least} chars long")));
+    }
+    if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
+        causes.push(Cause::invalid(path, &format!("{text:?}"), &format!("{path} in body must be of type date-time: {text:?}")));
+    }
+}
+
+fn judge_number(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let number = value.as_f64().unwrap_or_default();
+    if let Some(most) = schema["maximum"].as_f64().filter(|most| number > *most) {
+        causes.push(Cause::invalid(path, &value.to_string(), &format!("{path} in body should be less than or equal to {most}")));
+    }
+    if let Some(least) = schema["minimum"].as_f64().filter(|least| number < *least) {
+        causes.push(Cause::invalid(path, &value.to_string(), &format!("{path} in body should be greater than or equal to {least}")));
+    }
+}
+
+#[cfg(test)]
+#[path = "schema_tests.rs"]
+mod tests;
