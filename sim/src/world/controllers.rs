@@ -5,6 +5,7 @@ use super::Inner;
 use super::kubelet::{Host, is_terminal};
 use super::scheduler::toleration;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
@@ -15,6 +16,8 @@ use tokio::time::sleep;
 
 /// The taint of a Node that nobody hears of.
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// The taint of a Node that has registered and was never Ready.
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
 impl Inner {
     /// Its machine is off: the kubelet with it.
@@ -50,9 +53,13 @@ impl Inner {
         let Ok(Some(node)) = api.get_opt(&host.name).await else { return };
         let status = ready(&node, "True", "KubeletReady", self);
         super::kubelet::patch_status(self, host, json!({"status": {"conditions": status}})).await;
+        self.heard_of(&host.name).await;
+    }
+
+    /// Its kubelet says that it is Ready: the taints of the time before go. `not-ready` is an admission plugin's, at registration.
+    pub(super) async fn heard_of(&self, node: &str) {
         if self.script.controllers {
-            let taints: Vec<&Taint> = node.spec.iter().flat_map(|s| s.taints.iter().flatten()).filter(|t| t.key != UNREACHABLE).collect();
-            patch(self, &host.name, json!({"spec": {"taints": taints}})).await;
+            taint(self, node, |taints| taints.retain(|t| t.key != UNREACHABLE && t.key != NOT_READY)).await;
         }
     }
 
@@ -95,17 +102,32 @@ async fn unreachable(world: &Inner, name: &str) {
     if let Err(error) = api.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await {
         tracing::debug!(name, %error, "node lifecycle");
     }
-    let mut taints: Vec<Value> =
-        node.spec.iter().flat_map(|s| s.taints.iter().flatten()).filter_map(|t| serde_json::to_value(t).ok()).collect();
-    taints.push(json!({"key": UNREACHABLE, "effect": "NoSchedule"}));
-    taints.push(json!({"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": world.clock.now()}));
-    patch(world, name, json!({"spec": {"taints": taints}})).await;
+    let now = world.clock.now();
+    taint(world, name, |taints| {
+        for (effect, time_added) in [("NoSchedule", None), ("NoExecute", Some(Time(now)))] {
+            taints.push(Taint { key: UNREACHABLE.into(), effect: effect.into(), value: None, time_added });
+        }
+    })
+    .await;
 }
 
-async fn patch(world: &Inner, name: &str, patch: Value) {
+/// Changes a Node's taints, over the version that was read: the operator changes them too.
+async fn taint(world: &Inner, name: &str, change: impl Fn(&mut Vec<Taint>)) {
     let api: Api<Node> = Api::all(world.client.clone());
-    if let Err(error) = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        tracing::debug!(name, %error, "node lifecycle");
+    loop {
+        let Ok(Some(node)) = api.get_opt(name).await else { return };
+        let before = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+        let mut taints = before.clone();
+        change(&mut taints);
+        if taints == before {
+            return;
+        }
+        let patch = json!({"metadata": {"resourceVersion": node.resource_version()}, "spec": {"taints": taints}});
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return tracing::debug!(name, %error, "node lifecycle"),
+            Ok(_) => return,
+        }
     }
 }
 

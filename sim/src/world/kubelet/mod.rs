@@ -136,6 +136,7 @@ pub(super) async fn boot(world: Arc<Inner>, instance: Instance, machine: Machine
     world.join(&host);
     sleep(world.script.ready).await;
     report(&world, &host, &instance, 0).await;
+    world.heard_of(&host.name).await;
     if let Some((after, time)) = machine.silent {
         let (world, host, id) = (world.clone(), host.clone(), instance.id.clone());
         let power = host.power.clone();

@@ -192,3 +192,7 @@ fn refused(role: Role, refusal: Refusal) -> Receipt {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "role_tests.rs"]
+mod tests;
