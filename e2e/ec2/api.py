@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import time
@@ -51,6 +52,13 @@ class LabEC2Response(InstantFleet, Templates, Describe, EC2Response):
             return self.serialized(ActionResult(EC2ClientError(*error)))
         except EC2ClientError as refused:
             return self.serialized(ActionResult(refused))
+
+    def terminate_instances(self) -> ActionResult:
+        """moto says `shutting-down` of an instance that is long gone; EC2 says `terminated`."""
+        answer = super().terminate_instances()
+        for change in answer.result["TerminatingInstances"]:
+            change["CurrentState"] = copy.copy(self.ec2_backend.get_instance(change["InstanceId"])._state)
+        return answer
 
     def _forget(self, action: str) -> None:
         """A call that may change an instance drops its kept XML; one that names no instance drops all of it."""

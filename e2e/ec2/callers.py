@@ -67,6 +67,11 @@ def resource_of(service: str, action: str) -> str:
     return "*"
 
 
+#: Calls that IAM knows by another name.
+SAME_RIGHT = {"DeleteMessageBatch": "DeleteMessage", "SendMessageBatch": "SendMessage",
+              "ChangeMessageVisibilityBatch": "ChangeMessageVisibility"}
+
+
 def authorize(service: str, action: str, response: Any = None) -> None:
     """Raises Refused unless the caller of the current request may do this."""
     key = authenticate()
@@ -74,7 +79,7 @@ def authorize(service: str, action: str, response: Any = None) -> None:
         return
     rules = authz.statements(key)
     subjects = (authz.Ec2Call(response, action).subjects() if service == "ec2"
-                else [(f"{service}:{action}", resource_of(service, action), {"aws:requestedregion": REGION})])
+                else [(f"{service}:{SAME_RIGHT.get(action, action)}", resource_of(service, action), {"aws:requestedregion": REGION})])
     for subject in subjects:
         if not authz.allowed(rules, subject):
             code = {"ec2": "UnauthorizedOperation"}.get(service, "AccessDeniedException" if service in JSON_SERVICES else "AccessDenied")

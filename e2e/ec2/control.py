@@ -55,13 +55,13 @@ def change(record: Record, verb: str, body: dict[str, Any]) -> Any:
             raise ValueError(f"state must be one of {', '.join(RANK)}")
         LAB.set_state(iid, body["state"], body.get("reason") or "Client.InstanceInitiatedShutdown")
     elif verb == "interrupt":
-        spot.interrupt(iid, float(body.get("notice", 120)))
+        spot.interrupt(iid, float(body.get("notice", 120)), body.get("code", "instance-terminated-no-capacity"))
     elif verb == "rebalance":
         spot.rebalance(iid)
     elif verb == "kill":
         LAB.set_state(iid, "shutting-down", body.get("reason") or "Server.InternalError")
     elif verb == "console":
-        record.console = body["text"] if "text" in body else record.console + body["append"]
+        record.console = body["text"] if "text" in body else record.console_text() + body["append"]
     else:
         raise NotThere(verb)
     return shown(record)
@@ -78,7 +78,7 @@ def instances(method: str, part: list[str], body: Any) -> Any:
     if method == "POST":
         return change(record, part[2], body or {})
     if part[2] == "console":
-        return {"text": record.console}
+        return {"text": record.console_text()}
     raise NotThere("/".join(part))
 
 
@@ -127,6 +127,7 @@ def prices(method: str, body: Any) -> Any:
 
 def reset() -> dict[str, Any]:
     LAB.forget()
+    spot.forget_messages()
     return {"ok": True}
 
 

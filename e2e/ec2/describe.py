@@ -57,7 +57,7 @@ class Describe(EC2BaseResponse):
     def get_console_output(self) -> ActionResult:
         self.ec2_backend.get_instance(self._get_param("InstanceId"))  # raises InvalidInstanceID.NotFound
         record = LAB.records.get(self._get_param("InstanceId"))
-        text = record.console if record else ""
+        text = record.console_text() if record else ""
         return ActionResult({"InstanceId": self._get_param("InstanceId"), "Timestamp": utc(LAB.now()),
                              "Output": Base64EncodedString.from_raw_string(text)})
 

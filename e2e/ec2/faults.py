@@ -15,7 +15,7 @@ FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "lag": ({"seconds"}, set()),
     "price": ({"type", "price"}, {"zone", "market", "at"}),
     "call": ({"action"}, {"when", "code", "message", "delay", "times"}),
-    "node": (set(), {"no_join", "no_gpu", "slow_boot_seconds", "type", "zone", "market", "times"}),
+    "node": (set(), {"no_join", "no_gpu", "slow_boot_seconds", "keep_volume", "type", "zone", "market", "times"}),
 }
 
 
@@ -94,10 +94,11 @@ class Faults:
 
     def node(self, itype: str, zone: str, market: str) -> dict[str, Any]:
         """The node faults of one launch: every row that fits, taken together."""
-        found = {"no_join": False, "no_gpu": False, "slow_boot_seconds": 0}
+        found = {"no_join": False, "no_gpu": False, "slow_boot_seconds": 0, "keep_volume": False}
         for row in self.of("node"):
             if matches(row, type=itype, zone=zone, market=market) and self._use(row):
                 found["no_join"] |= bool(row.get("no_join"))
                 found["no_gpu"] |= bool(row.get("no_gpu"))
+                found["keep_volume"] |= bool(row.get("keep_volume"))
                 found["slow_boot_seconds"] = max(found["slow_boot_seconds"], row.get("slow_boot_seconds", 0))
         return found

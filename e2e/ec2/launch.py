@@ -67,6 +67,10 @@ class Launch(EC2BaseResponse):
         if not instance_types.known(params["InstanceType"]):
             raise EC2ClientError("InvalidParameterValue", f"Invalid value '{params['InstanceType']}' for InstanceType.")
         self.ec2_backend.describe_images(ami_ids=[params.get("ImageId") or "none"])  # raises InvalidAMIID.NotFound or .Malformed
+        if not params.get("BlockDeviceMappings") and params.get("LaunchTemplate"):
+            # moto adds a root volume of its own to the template's.
+            version = self.ec2_backend.template_version(params["LaunchTemplate"])
+            params = {**params, **{k: copy.deepcopy(version.data[k]) for k in ("BlockDeviceMappings",) if version.data.get(k)}}
         token, mine = self.params.get("ClientToken"), self.params
         self.params = params
         try:

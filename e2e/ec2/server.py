@@ -104,10 +104,12 @@ class App:
         return [data]
 
 
-def serve(bind: str, port: int, hook: str | None = None, state_dir: pathlib.Path | None = None) -> BaseWSGIServer:
+def serve(bind: str, port: int, hook: str | None = None, state_dir: pathlib.Path | None = None,
+          console_log: str | None = None) -> BaseWSGIServer:
     """Makes the world and serves it in a thread. The server knows its `server_port`; `shutdown()` ends it."""
     server = make_server(bind, port, App(), threaded=True, request_handler=Quiet)
     LAB.on_event = hooks.Command(hook, state_dir or pathlib.Path("ec2-state")) if hook else hooks.SelfBoot()
+    LAB.console_log = console_log
     LAB.world = LAB.world or world.make(f"http://{bind}:{server.server_port}")
     threading.Thread(target=server.serve_forever, name="ec2-http", daemon=True).start()
     return server

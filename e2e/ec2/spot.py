@@ -11,16 +11,20 @@ from moto.ec2 import utils as ec2_utils
 from moto.ec2.models.spot_requests import SpotInstanceRequest
 from moto.sqs.models import sqs_backends
 
+from . import ACCOUNT, REGION
 from .prices import utc
 from .state import LAB, Record
 
 INTERRUPTION = "EC2 Spot Instance Interruption Warning"
 REBALANCE = "EC2 Instance Rebalance Recommendation"
 STATE_CHANGE = "EC2 Instance State-change Notification"
+#: What the request of an interrupted instance says, and its state.
+INTERRUPTED = {"instance-terminated-no-capacity": "closed", "instance-terminated-by-price": "closed", "marked-for-termination": "active"}
 MESSAGES = {
     "fulfilled": "Your spot request is fulfilled.",
     "marked-for-termination": "Your Spot Instance is marked for termination.",
     "instance-terminated-no-capacity": "Your Spot instance was terminated because there is no Spot capacity available.",
+    "instance-terminated-by-price": "Your Spot instance was terminated because the Spot price exceeded your maximum price.",
     "instance-terminated-by-user": "Spot Instance terminated due to user-initiated termination.",
 }
 
@@ -87,24 +91,39 @@ def send(detail_type: str, record: Record, detail: dict[str, Any]) -> None:
         sqs_backends[b.account_id][b.region_name].send_message(queue, json.dumps(body))
 
 
+def forget_messages() -> None:
+    """Empties the event queue, without PurgeQueue's minute between two."""
+    with contextlib.suppress(Exception):  # QueueDoesNotExist
+        queue = sqs_backends[ACCOUNT][REGION].get_queue(LAB.config["event_queue"])
+        queue._messages, queue._pending_messages = [], set()
+
+
 def state_changed(record: Record, state: str, reason: str) -> None:
     """Told by the lab after each change: the spot request follows, and so does the queue."""
     request = request_of(record)
-    if request and state in ("shutting-down", "terminated") and request.state == "active":
-        code = "instance-terminated-no-capacity" if record.reclaimed else "instance-terminated-by-user"
-        request.move("closed", code)
+    if request and state in ("shutting-down", "terminated"):
+        if not record.reclaimed and request.status_code != "instance-terminated-by-user":
+            request.move("closed", "instance-terminated-by-user")
+        elif request.state == "active":
+            request.move("closed", "instance-terminated-no-capacity")
     send(STATE_CHANGE, record, {"state": state})
 
 
-def interrupt(instance_id: str, notice: float) -> None:
-    """Notice now, reclaim after `notice` seconds of lab time. EC2 gives 120 s, best effort; less has been seen."""
+def interrupt(instance_id: str, notice: float, code: str = "instance-terminated-no-capacity") -> None:
+    """Notice now, reclaim after `notice` seconds of lab time. EC2 gives 120 s, best effort; less has been seen.
+
+    An instance that ends when it is interrupted has its final code, and a closed request, while it still runs (user guide,
+    "Get the status of a Spot Instance request", note †). `marked-for-termination` is documented, too, and leaves it active.
+    """
+    if code not in INTERRUPTED:
+        raise ValueError(f"code must be one of {', '.join(INTERRUPTED)}, not {code!r}")
     record = LAB.records[instance_id]
     if record.market != "spot" or not record.live:
         raise ValueError(f"{instance_id} is not a live spot instance")
     record.notice = LAB.now() + notice
     request = request_of(record)
     if request:
-        request.move("active", "marked-for-termination")
+        request.move(INTERRUPTED[code], code)
     send(INTERRUPTION, record, {"instance-action": "terminate"})
     LAB.clock.at(record.notice, lambda: reclaim(instance_id))
 

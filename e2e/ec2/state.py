@@ -5,6 +5,7 @@ One lock guards all of it and every EC2 call; hooks and timers run outside of it
 
 from __future__ import annotations
 
+import pathlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -55,7 +56,7 @@ class Record:
     reclaimed: bool = False
     notice: float | None = None  # when it will be taken
     rebalance: float | None = None  # when that was recommended
-    console: str = ""
+    console: str | None = None  # as it was told; otherwise what the instance wrote
     profile: str | None = None
 
     @property
@@ -65,6 +66,15 @@ class Record:
     @property
     def live(self) -> bool:
         return self.rank < RANK["shutting-down"]
+
+    def console_text(self) -> str:
+        if self.console is None and LAB.console_log:
+            path = pathlib.Path(LAB.console_log.format(id=self.instance.id))
+            try:
+                return path.read_bytes()[-65536:].decode(errors="replace")  # EC2 keeps 64 KB
+            except OSError:
+                return ""
+        return self.console or ""
 
     def tags(self) -> dict[str, str]:
         return dict(self.backend.tags.get(self.instance.id, {}))
@@ -89,6 +99,7 @@ class Lab:
     on_event: Callable[[dict[str, Any]], None] = lambda event: None  # the hook, set by server.py
     on_state: Callable[[Record, str, str], None] = lambda record, state, reason: None  # notices, set by server.py
     world: dict[str, Any] = field(default_factory=dict)
+    console_log: str | None = None  # where an instance writes its console, with {id}
 
     def __post_init__(self) -> None:
         self.records: dict[str, Record] = {}
@@ -141,6 +152,8 @@ class Lab:
         for nic in instance.nics.values():  # moto leaves it, and its address, behind; EC2's default is to delete it
             nic.delete_on_termination = True
         faults = self.faults.node(instance.instance_type, zone, market)
+        for device in instance.block_device_mapping.values():
+            device.delete_on_termination &= not faults["keep_volume"]
         record = Record(instance, backend, market, zone, now, faults, profile=profile)
         self.records[instance.id] = record
         return record

@@ -106,6 +106,10 @@ def test_other_services(held, user):
     assert error(u("ssm").get_parameters, Names=[name]) == "AccessDeniedException"
     u("sqs").receive_message(QueueUrl=held.world["queue_url"])
     assert error(u("sqs").delete_message, QueueUrl=held.world["queue_url"], ReceiptHandle="x") == "AccessDeniedException"
+    entries = [{"Id": "0", "ReceiptHandle": "x"}]
+    assert error(u("sqs").delete_message_batch, QueueUrl=held.world["queue_url"], Entries=entries) == "AccessDeniedException"
+    deletes = user(statement("sqs:DeleteMessage", "arn:aws:sqs:*:*:gpujob-*"))  # the right to a batch is the right to one
+    deletes("sqs").delete_message_batch(QueueUrl=held.world["queue_url"], Entries=entries)
     assert u("pricing").get_products(ServiceCode="AmazonEC2")["PriceList"]
     nothing = user(statement("s3:*"))
     assert error(nothing("pricing").get_products, ServiceCode="AmazonEC2") == "AccessDeniedException"

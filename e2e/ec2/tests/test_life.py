@@ -20,7 +20,7 @@ def test_states_and_the_event(held):
     assert (e["event"], e["id"], e["type"], e["gpus"], e["zone"], e["market"]) == ("boot", iid, "g6.12xlarge", 4, "us-east-1b", "on-demand")
     assert e["ip"].startswith("10.77.") and e["private_dns"] == f"ip-{e['ip'].replace('.', '-')}.ec2.internal"
     assert e["tags"] == {"claim": "c"} and e["account"] == "123456789012" and e["region"] == "us-east-1"
-    assert e["faults"] == {"no_join": False, "no_gpu": False, "slow_boot_seconds": 0}
+    assert e["faults"] == {"no_join": False, "no_gpu": False, "slow_boot_seconds": 0, "keep_volume": False}
     held.post(f"instances/{iid}/state", {"state": "running"})
     assert held.state(iid) == "running"
     assert held.ec2.describe_instance_status(InstanceIds=[iid])["InstanceStatuses"][0]["InstanceState"]["Name"] == "running"
@@ -44,6 +44,8 @@ def test_end_by_user_keeps_its_reason(cloud):
     assert wait(lambda: cloud.state(iid) == "terminated")
     assert cloud.instance(iid)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert cloud.instance(iid)["StateTransitionReason"].startswith("User initiated (")
+    again = cloud.ec2.terminate_instances(InstanceIds=[iid])["TerminatingInstances"][0]
+    assert (again["PreviousState"]["Name"], again["CurrentState"]["Name"]) == ("terminated", "terminated")
 
 
 def test_shutdown_from_inside(held):
@@ -147,8 +149,9 @@ def test_node_faults(held):
     held.fault("node", no_gpu=True, type="p5.*")
     held.one(spot=True), held.one(spot=True), held.one()
     assert [e["faults"] for e in held.get("events")] == [
-        {"no_join": True, "no_gpu": False, "slow_boot_seconds": 20}, {"no_join": False, "no_gpu": False, "slow_boot_seconds": 20},
-        {"no_join": False, "no_gpu": False, "slow_boot_seconds": 0}]
+        {"no_join": True, "no_gpu": False, "slow_boot_seconds": 20, "keep_volume": False},
+        {"no_join": False, "no_gpu": False, "slow_boot_seconds": 20, "keep_volume": False},
+        {"no_join": False, "no_gpu": False, "slow_boot_seconds": 0, "keep_volume": False}]
 
 
 def test_console(held):
@@ -159,3 +162,47 @@ def test_console(held):
     assert held.ec2.get_console_output(InstanceId=iid)["Output"] == "kubelet: no route\nx <&> ü\n"
     assert held.get(f"instances/{iid}/console")["text"].startswith("kubelet")
     assert error(held.ec2.get_console_output, InstanceId="i-0123456789abcdef0") == "InvalidInstanceID.NotFound"
+
+
+def test_console_of_the_instance_itself(held, tmp_path):
+    from ec2.state import LAB  # the option of the command line
+
+    LAB.console_log = str(tmp_path / "{id}.log")
+    try:
+        iid = held.one()
+        assert not held.ec2.get_console_output(InstanceId=iid).get("Output")
+        (tmp_path / f"{iid}.log").write_bytes(b"x" * 70_000 + b"\xff kubelet: no route\n")
+        assert held.ec2.get_console_output(InstanceId=iid, Latest=True)["Output"].endswith("x\ufffd kubelet: no route\n")
+        assert len(held.ec2.get_console_output(InstanceId=iid)["Output"]) < 65_537
+        held.post(f"instances/{iid}/console", {"text": "told"})
+        assert held.ec2.get_console_output(InstanceId=iid)["Output"] == "told"
+    finally:
+        LAB.console_log = None
+
+
+def volumes(held, **found):
+    return held.ec2.describe_volumes(Filters=[{"Name": "tag:owner", "Values": ["lab"]}, *(
+        {"Name": k, "Values": [v]} for k, v in found.items())])["Volumes"]
+
+
+def test_volumes_go_with_their_instance(held):
+    disk = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 20, "VolumeType": "gp3", "DeleteOnTermination": True}}]
+    template = held.template(BlockDeviceMappings=disk)
+    over = [{"InstanceType": TYPE, "SubnetId": held.world["subnets"]["us-east-1a"]}]
+
+    def launch():
+        return held.fleet(template, over, TagSpecifications=tags("volume", owner="lab"))["Instances"][0]["InstanceIds"][0]
+
+    iid = launch()
+    [volume] = volumes(held)  # the template's, and no other
+    assert (volume["Size"], volume["State"]) == (20, "in-use")
+    held.post(f"instances/{iid}/state", {"state": "terminated"})
+    assert not volumes(held)
+
+    held.fault("node", keep_volume=True)
+    iid = launch()
+    held.post(f"instances/{iid}/state", {"state": "terminated"})
+    [left] = volumes(held, status="available")
+    held.ec2.delete_volume(VolumeId=left["VolumeId"])
+    assert not volumes(held)
+    assert error(held.ec2.delete_volume, VolumeId=left["VolumeId"]) == "InvalidVolume.NotFound"

@@ -29,9 +29,10 @@ def test_interruption(held):
     assert m["resources"] == [f"arn:aws:ec2:us-east-1a:instance/{iid}"]
     assert json.loads(held.get(path, raw=True))["action"] == "terminate"
     assert held.state(iid) == "running"  # it still has its two minutes
-    assert (request(held, iid)["State"], request(held, iid)["Status"]["Code"]) == ("active", "marked-for-termination")
+    # Closed, while the instance runs: as the user guide says of instances that end when they are interrupted.
+    assert (request(held, iid)["State"], request(held, iid)["Status"]["Code"]) == ("closed", "instance-terminated-no-capacity")
     marked = held.ec2.describe_spot_instance_requests(Filters=[
-        {"Name": "status-code", "Values": ["marked-for-termination"]}, {"Name": "instance-id", "Values": [iid]}])
+        {"Name": "status-code", "Values": ["marked-for-termination", "instance-terminated-no-capacity"]}, {"Name": "instance-id", "Values": [iid]}])
     assert [r["InstanceId"] for r in marked["SpotInstanceRequests"]] == [iid]
     held.post("clock", {"advance": 119})
     assert held.state(iid) == "running"
@@ -43,6 +44,27 @@ def test_interruption(held):
     assert [m["detail"]["state"] for m in held.messages()] == ["shutting-down", "terminated"]
     code, text = held.status("POST", f"instances/{iid}/interrupt", {})
     assert code == 400 and "not a live spot instance" in text
+
+
+def test_the_other_code_of_an_interruption(held):
+    iid = held.one(spot=True)
+    held.post(f"instances/{iid}/interrupt", {"code": "marked-for-termination"})
+    assert (request(held, iid)["State"], request(held, iid)["Status"]["Code"]) == ("active", "marked-for-termination")
+    assert held.status("POST", f"instances/{iid}/interrupt", {"code": "tired"})[0] == 400
+
+
+def test_interruption_of_a_fleets_instance(held):
+    over = [{"InstanceType": TYPE, "SubnetId": held.world["subnets"]["us-east-1a"]}]
+    iid = held.fleet(held.template(), over)["Instances"][0]["InstanceIds"][0]
+    held.messages()
+    held.post(f"instances/{iid}/interrupt", {"notice": 120})
+    found = held.ec2.describe_spot_instance_requests(
+        MaxResults=1000, Filters=[{"Name": "status-code", "Values": ["instance-terminated-no-capacity"]}])["SpotInstanceRequests"]
+    assert [(r["InstanceId"], r["State"]) for r in found] == [(iid, "closed")]
+    age = datetime.datetime.now(datetime.timezone.utc) - found[0]["Status"]["UpdateTime"]
+    assert abs(age.total_seconds()) < 5
+    assert [m["detail-type"] for m in held.messages()] == ["EC2 Spot Instance Interruption Warning"]
+    held.ec2.terminate_instances(InstanceIds=[iid])
 
 
 def test_reason_after_a_reclaim(cloud):

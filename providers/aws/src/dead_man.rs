@@ -1,5 +1,7 @@
 //! The instance's own deadline: a script in its user data that powers it off when nobody else would end it. With the
 //! shutdown behaviour `terminate`, powered off means gone. So an operator that was uninstalled never means a bill.
+//!
+//! A pool's own script (`bootstrap.userData`) may set the numbers, by lines such as `SILENT_FOR=600` in `/etc/gpujob/dead-man`.
 
 use std::time::Duration;
 
@@ -215,6 +217,16 @@ mod tests {
         assert!(Path::exists(&per_boot), "started at every boot");
         assert_eq!(instance.switched_off(SOON).as_deref(), Some("shutdown -h now"));
         assert!(instance.log().contains("has lived"), "{}", instance.log());
+    }
+
+    #[test]
+    fn the_pools_script_may_set_its_own_numbers() {
+        let instance = Instance::new("exit 0");
+        instance.boot(&Deadlines { every: Duration::from_secs(60), ..instance.deadlines() });
+        std::fs::create_dir_all(instance.path("etc/gpujob")).unwrap();
+        std::fs::write(instance.path("etc/gpujob/dead-man"), "JOIN_WITHIN=3\nEVERY=1\nSILENT_FOR=$(reboot)\nPATH=/\nnonsense\n").unwrap();
+        assert_eq!(instance.switched_off(SOON).as_deref(), Some("shutdown -h now"));
+        assert!(instance.log().contains("has not joined"), "{}", instance.log());
     }
 
     #[test]

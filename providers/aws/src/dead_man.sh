@@ -11,6 +11,8 @@ MAX_LIFETIME=@MAX_LIFETIME@
 EVERY=@EVERY@
 ROOT=@ROOT@
 DIR=$ROOT/var/lib/gpujob
+# Whoever may write here may end the instance anyway: lines such as SILENT_FOR=600, for each of the four numbers above.
+OWN=$ROOT/etc/gpujob/dead-man
 
 if [ "${1:-}" != watch ]; then
   log=$ROOT/var/log/gpujob-dead-man.log
@@ -53,6 +55,20 @@ answers() {
   fi
 }
 
+# The pool's own script runs after this timer has started, so its settings are looked for at every turn.
+settings() {
+  [ -r "$OWN" ] || return 0
+  while IFS='=' read -r name value; do
+    case $value in '' | *[!0-9]*) continue ;; esac
+    case $name in
+      JOIN_WITHIN) JOIN_WITHIN=$value ;;
+      SILENT_FOR) SILENT_FOR=$value ;;
+      MAX_LIFETIME) MAX_LIFETIME=$value ;;
+      EVERY) EVERY=$value ;;
+    esac
+  done <"$OWN"
+}
+
 off() {
   echo "gpujob dead-man: powering off: $1"
   { echo "gpujob dead-man: powering off: $1" >/dev/console; } 2>/dev/null
@@ -68,8 +84,11 @@ silent=0
 tries=0
 in=
 while :; do
+  settings
   pause=$((MAX_LIFETIME - lived))
   [ "$pause" -gt "$EVERY" ] && pause=$EVERY
+  # While the pool's script may still be at work.
+  [ "$lived" -lt 60 ] && [ "$pause" -gt 2 ] && pause=2
   [ "$pause" -lt 1 ] && pause=1
   sleep "$pause"
   this=$(now)

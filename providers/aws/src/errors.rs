@@ -1,5 +1,6 @@
 //! EC2's error codes as classes, and what a person can do about each.
 
+use crate::quota;
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use gpujob_crds::Market;
@@ -14,8 +15,8 @@ pub(crate) fn class(code: &str) -> ErrorClass {
         | "UnfulfillableCapacity"
         | "InsufficientHostCapacity"
         | "ReservationCapacityExceeded"
-        | "InsufficientFreeAddressesInSubnet"
         | "Unsupported" => ErrorClass::Capacity,
+        "InsufficientFreeAddressesInSubnet" => ErrorClass::Addresses,
         "SpotMaxPriceTooLow" => ErrorClass::Price,
         "MaxSpotInstanceCountExceeded" | "VcpuLimitExceeded" | "InstanceLimitExceeded" | "MaxFleetCountExceeded" => ErrorClass::Quota,
         "RequestLimitExceeded"
@@ -45,11 +46,14 @@ pub(crate) fn class(code: &str) -> ErrorClass {
         "IdempotentParameterMismatch" => ErrorClass::Mismatch,
         // The template is named by its content: making it again makes the same request good.
         "InvalidInstanceID.NotFound"
+        | "InvalidVolume.NotFound"
         | "InvalidLaunchTemplateName.NotFoundException"
         | "InvalidLaunchTemplateId.NotFound"
         | "InvalidLaunchTemplateId.VersionNotFound" => ErrorClass::NotFound,
         code if code.starts_with("AuthFailure") => ErrorClass::Unauthorized,
         "NoSuchEntity"
+        | "QueueDoesNotExist"
+        | "AWS.SimpleQueueService.NonExistentQueue"
         | "ParameterNotFound"
         | "ParameterVersionNotFound"
         | "ValidationError"
@@ -77,8 +81,8 @@ pub(crate) fn class_in_fleet(code: &str) -> ErrorClass {
 /// What a person can do about it, or nothing.
 pub(crate) fn advice(code: &str, instance_type: Option<&str>, market: Option<Market>) -> String {
     match code {
-        "MaxSpotInstanceCountExceeded" => quota(instance_type, Market::Spot),
-        "VcpuLimitExceeded" | "InstanceLimitExceeded" => quota(instance_type, market.unwrap_or(Market::OnDemand)),
+        "MaxSpotInstanceCountExceeded" => quota::advice(instance_type, Market::Spot),
+        "VcpuLimitExceeded" | "InstanceLimitExceeded" => quota::advice(instance_type, market.unwrap_or(Market::OnDemand)),
         "MaxFleetCountExceeded" => "Ask for more of EC2 Fleet's quotas, in Service Quotas.".to_owned(),
         "AuthFailure.ServiceLinkedRoleCreationNotPermitted" => {
             "Once for the account, run: aws iam create-service-linked-role --aws-service-name spot.amazonaws.com".to_owned()
@@ -94,31 +98,15 @@ pub(crate) fn advice(code: &str, instance_type: Option<&str>, market: Option<Mar
         | "ExpiredTokenException" => "Check the operator's AWS credentials.".to_owned(),
         "OptInRequired" | "PendingVerification" | "Blocked" => "Settle it with AWS: the account may not use this yet.".to_owned(),
         "InsufficientFreeAddressesInSubnet" => "The subnet is full: give the pool a bigger one in that zone.".to_owned(),
+        "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue" => {
+            "There is no such queue: make it, or take its address out of the operator's settings.".to_owned()
+        }
         "SpotMaxPriceTooLow" => "The spot price is above the limit: raise it, or wait.".to_owned(),
         "InvalidLaunchTemplateName.NotFoundException" | "InvalidLaunchTemplateId.NotFound" => {
             "The pool's launch template is gone; it is made again when the pool is prepared.".to_owned()
         }
         _ => String::new(),
     }
-}
-
-/// The quota that counts this type, by the name and code that Service Quotas shows.
-fn quota(instance_type: Option<&str>, market: Market) -> String {
-    let family = instance_type.and_then(|t| t.split('.').next()).unwrap_or_default();
-    let (name, code) = match (family.chars().next(), market) {
-        (Some('g' | 'v'), Market::Spot) => ("All G and VT Spot Instance Requests", "L-3819A6DF"),
-        (Some('g' | 'v'), Market::OnDemand) => ("Running On-Demand G and VT instances", "L-DB2E81BA"),
-        (Some('p'), Market::Spot) if ["p2", "p3", "p4"].iter().any(|old| family.starts_with(old)) => {
-            ("All P4, P3 and P2 Spot Instance Requests", "L-7212CCBC")
-        }
-        (Some('p'), Market::Spot) if family.starts_with("p5") => ("All P5 Spot Instance Requests", "L-C4BD4855"),
-        (Some('p'), Market::OnDemand) => ("Running On-Demand P instances", "L-417A185B"),
-        _ => return "Ask for more vCPUs of that family in Service Quotas (service ec2).".to_owned(),
-    };
-    format!(
-        "Ask for more of the quota \"{name}\" (vCPUs): aws service-quotas request-service-quota-increase --service-code ec2 \
-         --quota-code {code} --desired-value N"
-    )
 }
 
 /// A failed call as the operator sees it.
@@ -156,7 +144,10 @@ where
 pub(crate) fn answered(action: &str, code: &str, message: &str) -> ProviderError {
     // A text that differs with every call would have the pool's status written with every check.
     let message = message.split("Encoded authorization failure message").next().unwrap_or_default();
-    let parts = [format!("{action}: {code}: {}", message.trim()), advice(code, None, None)];
+    // Which quota it was depends on what was asked for: the launch says it.
+    let of_vcpus = ["MaxSpotInstanceCountExceeded", "VcpuLimitExceeded", "InstanceLimitExceeded"].contains(&code);
+    let advice = if of_vcpus { String::new() } else { advice(code, None, None) };
+    let parts = [format!("{action}: {code}: {}", message.trim()), advice];
     let text = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(" ");
     ProviderError::new(class(code), text)
 }
@@ -175,6 +166,7 @@ mod tests {
         for (code, expected) in [
             ("InsufficientInstanceCapacity", ErrorClass::Capacity),
             ("Unsupported", ErrorClass::Capacity),
+            ("InsufficientFreeAddressesInSubnet", ErrorClass::Addresses),
             ("SpotMaxPriceTooLow", ErrorClass::Price),
             ("MaxSpotInstanceCountExceeded", ErrorClass::Quota),
             ("VcpuLimitExceeded", ErrorClass::Quota),
@@ -187,6 +179,8 @@ mod tests {
             ("InvalidFleetConfiguration", ErrorClass::Invalid),
             ("InvalidLaunchTemplateName.NotFoundException", ErrorClass::NotFound),
             ("InvalidInstanceID.NotFound", ErrorClass::NotFound),
+            ("InvalidVolume.NotFound", ErrorClass::NotFound),
+            ("QueueDoesNotExist", ErrorClass::Invalid),
             ("IdempotentParameterMismatch", ErrorClass::Mismatch),
             ("InternalError", ErrorClass::Unknown),
             ("ServiceUnavailable", ErrorClass::Unknown),
@@ -203,19 +197,6 @@ mod tests {
         }
         assert_eq!(class_in_fleet("UnauthorizedOperation"), ErrorClass::Unauthorized);
         assert_eq!(class_in_fleet("VcpuLimitExceeded"), ErrorClass::Quota);
-    }
-
-    #[test]
-    fn quotas_are_named() {
-        for (instance_type, market, code) in [
-            ("g6.xlarge", Market::Spot, "L-3819A6DF"),
-            ("gr6.4xlarge", Market::OnDemand, "L-DB2E81BA"),
-            ("p4d.24xlarge", Market::Spot, "L-7212CCBC"),
-            ("p5en.48xlarge", Market::Spot, "L-C4BD4855"),
-            ("p5.48xlarge", Market::OnDemand, "L-417A185B"),
-        ] {
-            assert!(quota(Some(instance_type), market).contains(code), "{instance_type}");
-        }
-        assert!(quota(None, Market::Spot).contains("Service Quotas"));
+        assert_eq!(class_in_fleet("InsufficientFreeAddressesInSubnet"), ErrorClass::Addresses);
     }
 }

@@ -3,6 +3,7 @@
 use crate::client::{Clients, call};
 use crate::errors;
 use crate::instances;
+use crate::quota;
 use crate::render::FleetRequest;
 use aws_sdk_ec2::operation::create_fleet::CreateFleetOutput;
 use aws_sdk_ec2::types::CreateFleetError;
@@ -12,7 +13,7 @@ use gpujob_provider_core::{ErrorClass, LaunchCall, Launched, ProviderError, Refu
 /// Sends the request. Everything but the answer is in `call`, so a replay is the same call.
 pub(crate) async fn launch(clients: &Clients, launch: &LaunchCall) -> Result<Launched, ProviderError> {
     let request = FleetRequest::read(&launch.request)?;
-    let answer = call("CreateFleet", request.input(launch).send_with(&clients.ec2)).await?;
+    let answer = call("CreateFleet", request.input(launch).send_with(&clients.ec2)).await.map_err(|error| name_quota(&request, error))?;
     let mut launched = read(&request, &answer)?;
     // A replay may answer with an instance that has died since. One that was just made may not show yet: the listing will.
     launched.instance = instances::describe(clients, &launched.id).await.unwrap_or_else(|error| {
@@ -23,6 +24,15 @@ pub(crate) async fn launch(clients: &Clients, launch: &LaunchCall) -> Result<Lau
         launched.zone.clone_from(&instance.zone);
     }
     Ok(launched)
+}
+
+/// A refusal of the call as a whole names no type, and so no quota: the cheapest offer's is meant, all of one market.
+fn name_quota(request: &FleetRequest, mut error: ProviderError) -> ProviderError {
+    if error.class == ErrorClass::Quota && !error.message.contains("Service Quotas") {
+        let instance_type = request.overrides.first().map(|o| o.instance_type.as_str());
+        error.message = format!("{} {}", error.message, quota::advice(instance_type, request.market));
+    }
+    error
 }
 
 /// What an answer says.
@@ -67,7 +77,7 @@ fn rank(class: &ErrorClass) -> u8 {
         ErrorClass::Unauthorized => 5,
         ErrorClass::Invalid => 4,
         ErrorClass::Quota => 3,
-        ErrorClass::Capacity => 2,
+        ErrorClass::Capacity | ErrorClass::Addresses => 2,
         ErrorClass::Price => 1,
         _ => 0,
     }

@@ -3,6 +3,7 @@
 //! A pool is [`prepared`](prepare) into a launch template and a subnet for each zone; [`offers`] joins the
 //! [`catalog`] of types with [`prices`]; a launch is [`rendered`](render) once and [sent](launch) as one CreateFleet
 //! `instant`; [`instances`] are listed by tag and ended by id. [`errors`] gives EC2's codes their classes.
+//! Interruptions are [polled](spot_requests) or [received](queue); a launch may [`prefetch`] its job's image.
 
 #![allow(clippy::disallowed_methods)] // answers are cached and calls timed in real time; plans are made in the operator
 #![allow(rustdoc::private_intra_doc_links)]
@@ -10,18 +11,26 @@
 mod cached;
 mod catalog;
 mod client;
+mod console;
 mod dead_man;
 mod errors;
+mod event;
 #[cfg(test)]
 mod fixtures;
 mod image;
 mod instances;
+mod known;
 mod launch;
+mod leftovers;
 mod network;
 mod offers;
+mod prefetch;
 mod prepare;
 mod prices;
+mod queue;
+mod quota;
 mod render;
+mod spot_requests;
 mod template;
 mod user_data;
 
@@ -31,7 +40,8 @@ use catalog::Type;
 use client::Clients;
 use gpujob_crds::GpuPool;
 use gpujob_provider_core::{
-    LaunchCall, Launched, Leftover, Listing, MachineProvider, Notice, NoticeSource, Offer, Prepared, ProviderError, Rendering, Terminated,
+    ErrorClass, LaunchCall, Launched, Leftover, Listing, MachineProvider, Notice, NoticeSource, Offer, Prepared, ProviderError, Rendering,
+    Terminated,
 };
 use prices::{OnDemand, Spot};
 use std::time::Duration;
@@ -40,7 +50,8 @@ use std::time::Duration;
 pub struct Aws {
     clients: Clients,
     kubernetes: Option<String>,
-    left: prepare::LeftBehind,
+    known: known::Known,
+    left: known::LeftBehind,
     types: Cached<Vec<Type>>,
     spot: Cached<Spot>,
     on_demand: Cached<OnDemand>,
@@ -75,7 +86,8 @@ impl Aws {
         Aws {
             clients,
             kubernetes: None,
-            left: prepare::LeftBehind::default(),
+            known: known::Known::default(),
+            left: known::LeftBehind::default(),
             types: Cached::new(7 * day),
             // A spot price moves a few times a day; one that is minutes old serves a launch better than a wait.
             spot: Cached::new(Duration::from_secs(300)),
@@ -94,11 +106,11 @@ impl Aws {
 #[async_trait]
 impl MachineProvider for Aws {
     async fn prepare(&self, pool: &GpuPool, cluster: &str) -> Result<Prepared, ProviderError> {
-        prepare::prepare(&self.clients, &self.left, self.kubernetes.as_deref(), pool, cluster).await
+        prepare::prepare(&self.clients, &self.known, &self.left, self.kubernetes.as_deref(), pool, cluster).await
     }
 
     async fn release(&self, pool_uid: &str, cluster: &str) -> Result<(), ProviderError> {
-        prepare::release(&self.clients, pool_uid, cluster).await
+        prepare::release(&self.clients, &self.known, pool_uid, cluster).await
     }
 
     async fn offers(&self, pool: &GpuPool, prepared: &Prepared) -> Result<Vec<Offer>, ProviderError> {
@@ -118,7 +130,12 @@ impl MachineProvider for Aws {
     }
 
     async fn launch(&self, call: &LaunchCall) -> Result<Launched, ProviderError> {
-        launch::launch(&self.clients, call).await
+        let answer = launch::launch(&self.clients, call).await;
+        if answer.as_ref().is_err_and(|error| error.class == ErrorClass::NotFound) {
+            // Nothing happened. What the request names is there again when the caller repeats it.
+            self.known.make_again(&self.clients, &call.request).await;
+        }
+        answer
     }
 
     async fn list(&self, cluster: &str) -> Result<Listing, ProviderError> {
@@ -129,33 +146,33 @@ impl MachineProvider for Aws {
         instances::terminate(&self.clients, id).await
     }
 
-    async fn notices(&self, _source: &NoticeSource) -> Result<Vec<Notice>, ProviderError> {
-        Ok(vec![])
+    async fn notices(&self, source: &NoticeSource) -> Result<Vec<Notice>, ProviderError> {
+        match source {
+            NoticeSource::Poll => spot_requests::poll(&self.clients, jiff::Timestamp::now()).await,
+            NoticeSource::Queue(queue) => queue::receive(&self.clients, queue).await,
+        }
     }
 
-    async fn acknowledge(&self, _source: &NoticeSource, _notices: &[Notice]) -> Result<(), ProviderError> {
-        Ok(())
+    async fn acknowledge(&self, source: &NoticeSource, notices: &[Notice]) -> Result<(), ProviderError> {
+        let NoticeSource::Queue(queue) = source else { return Ok(()) };
+        let receipts: Vec<_> = notices.iter().filter_map(|notice| notice.receipt.clone()).collect();
+        queue::delete(&self.clients, queue, &receipts).await
     }
 
-    async fn console(&self, _id: &str) -> Result<Option<String>, ProviderError> {
-        Ok(None)
+    async fn console(&self, id: &str) -> Result<Option<String>, ProviderError> {
+        console::read(&self.clients, id).await
     }
 
-    async fn prefetch(
-        &self,
-        _pool: &GpuPool,
-        _prepared: &Prepared,
-        _image: &str,
-        _cluster: &str,
-    ) -> Result<Option<Prepared>, ProviderError> {
-        Ok(None)
+    async fn prefetch(&self, _pool: &GpuPool, prepared: &Prepared, image: &str, _cluster: &str) -> Result<Option<Prepared>, ProviderError> {
+        // The template that `prepared` names says pool and cluster.
+        prefetch::prefetch(&self.clients, &self.known, &self.left, prepared, image).await
     }
 
-    async fn leftovers(&self, _cluster: &str) -> Result<Vec<Leftover>, ProviderError> {
-        Ok(vec![])
+    async fn leftovers(&self, cluster: &str) -> Result<Vec<Leftover>, ProviderError> {
+        leftovers::list(&self.clients, cluster).await
     }
 
-    async fn remove(&self, _leftover: &Leftover) -> Result<(), ProviderError> {
-        Ok(())
+    async fn remove(&self, leftover: &Leftover) -> Result<(), ProviderError> {
+        leftovers::remove(&self.clients, leftover).await
     }
 }

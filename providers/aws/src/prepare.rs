@@ -2,19 +2,17 @@
 
 use crate::client::Clients;
 use crate::errors::field;
-use crate::template::{self, Content, Shown, TemplateRef};
+use crate::known::{Known, LeftBehind};
+use crate::template::{self, Content, TemplateRef};
 use crate::{image, network, user_data};
 use gpujob_crds::GpuPool;
 use gpujob_crds::pool::AwsPool;
 use gpujob_provider_core::{ErrorClass, Prepared, ProviderError};
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
-/// An unresolved launch is replayed for an hour: for so long a template that pools have left behind must stay.
-const KEEP: Duration = Duration::from_secs(3600);
 const DISK_GIB: i32 = 100;
 const DISK_TYPE: &str = "gp3";
 
@@ -48,28 +46,6 @@ impl AwsPrepared {
     }
 }
 
-/// Templates that this process has seen to be left behind, and since when. Kept in memory only: after a restart they stay
-/// an hour longer, which costs nothing.
-#[derive(Default)]
-pub(crate) struct LeftBehind(Mutex<HashMap<String, Instant>>);
-
-impl LeftBehind {
-    /// Those that may go: unused for long enough, and not made just now by someone who knows more than we do.
-    fn due(&self, current: &str, shown: &[Shown], now: Instant, wall: jiff::Timestamp) -> Vec<String> {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        since.remove(current);
-        let old = |shown: &Shown| shown.created.is_some_and(|at| wall.duration_since(at).as_secs() > KEEP.as_secs().cast_signed());
-        let mut due = vec![];
-        for template in shown.iter().filter(|t| t.name != current) {
-            let first = *since.entry(template.name.clone()).or_insert(now);
-            if now.duration_since(first) > KEEP && old(template) {
-                due.push(template.name.clone());
-            }
-        }
-        due
-    }
-}
-
 /// The AWS part of a pool.
 pub(crate) fn settings(pool: &GpuPool) -> Result<&AwsPool, ProviderError> {
     pool.spec.aws.as_ref().ok_or_else(|| field("aws", "is missing"))
@@ -78,6 +54,7 @@ pub(crate) fn settings(pool: &GpuPool) -> Result<&AwsPool, ProviderError> {
 /// Checks the pool and makes its template, or finds the one that is there.
 pub(crate) async fn prepare(
     clients: &Clients,
+    known: &Known,
     left: &LeftBehind,
     kubernetes: Option<&str>,
     pool: &GpuPool,
@@ -107,12 +84,16 @@ pub(crate) async fn prepare(
         disk_gib: disk.size_gib.unwrap_or(DISK_GIB),
         disk_type: disk.volume_type.unwrap_or_else(|| DISK_TYPE.to_owned()),
         user_data,
+        prefetch: None,
     };
     let name = content.name();
     let template = if shown.iter().any(|t| t.name == name) {
-        TemplateRef { name, version: "1".to_owned() }
+        known.seen(content);
+        TemplateRef { name, version: "1".to_owned(), prefetch: None }
     } else {
-        template::create(clients, &content).await?
+        let template = template::create(clients, &content).await?;
+        known.made(content);
+        template
     };
     for old in left.due(&template.name, &shown, Instant::now(), jiff::Timestamp::now()) {
         // The pool works without this; the next time is soon enough.
@@ -125,7 +106,8 @@ pub(crate) async fn prepare(
 }
 
 /// Removes all templates of a pool that is gone.
-pub(crate) async fn release(clients: &Clients, pool_uid: &str, cluster: &str) -> Result<(), ProviderError> {
+pub(crate) async fn release(clients: &Clients, known: &Known, pool_uid: &str, cluster: &str) -> Result<(), ProviderError> {
+    known.forget_pool(pool_uid);
     for shown in template::find(clients, cluster, pool_uid).await? {
         template::remove(clients, &shown.name).await?;
     }
@@ -136,18 +118,6 @@ pub(crate) async fn release(clients: &Clients, pool_uid: &str, cluster: &str) ->
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn templates_outlive_the_launches_that_may_name_them() {
-        let (left, start, wall) = (LeftBehind::default(), Instant::now(), jiff::Timestamp::from_second(1_800_000_000).unwrap());
-        let shown = |name: &str, age: i64| Shown { name: name.into(), created: jiff::Timestamp::from_second(1_800_000_000 - age).ok() };
-        let both = [shown("new", 10), shown("old", 90_000)];
-        assert!(left.due("new", &both, start, wall).is_empty(), "left behind just now");
-        assert!(left.due("new", &both, start + KEEP, wall).is_empty());
-        assert_eq!(left.due("new", &both, start + 2 * KEEP, wall), ["old"]);
-        assert!(left.due("old", &both, start + 2 * KEEP, wall).is_empty(), "the pool went back to it");
-        assert!(left.due("new", &both, start + 2 * KEEP, wall).is_empty(), "and left it again");
-    }
 
     #[test]
     fn foreign_preparations_are_refused() {

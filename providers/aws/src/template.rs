@@ -1,7 +1,9 @@
-//! The pool's base launch template: all of a launch that does not change from one to the next. It is named by its content,
-//! so that one that is gone can be made again under the name that a recorded launch knows.
+//! Launch templates: all of a launch that does not change from one to the next. Each pool has a base, and variants of it that
+//! prefetch an image. They are named by their content, so that one that is gone can be made again under the name that a
+//! recorded launch knows.
 
 use crate::client::{Clients, call};
+use crate::user_data::UserData;
 use aws_sdk_ec2::types as ec2;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gpujob_crds::names;
@@ -10,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// Tag of a launch template: the UID of its pool, because a pool's name may be used again.
 pub(crate) const POOL_UID_TAG: &str = "gpujob.dev/pool-uid";
+/// Tag of a launch template: `base` or `prefetch`.
+const KIND_TAG: &str = "gpujob.dev/template";
+const PREFETCH: &str = "prefetch";
 /// Where AL2023 images have their root volume.
 const ROOT_DEVICE: &str = "/dev/xvda";
 
@@ -26,7 +31,10 @@ pub(crate) struct Content {
     pub(crate) security_groups: Vec<String>,
     pub(crate) disk_gib: i32,
     pub(crate) disk_type: String,
-    pub(crate) user_data: String,
+    pub(crate) user_data: UserData,
+    /// The image that is pulled at boot; none in a base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prefetch: Option<String>,
 }
 
 /// A user's script may hold secrets.
@@ -41,6 +49,9 @@ impl std::fmt::Debug for Content {
 pub(crate) struct TemplateRef {
     pub(crate) name: String,
     pub(crate) version: String,
+    /// The image that it prefetches: with the pool's base, all that it takes to make the template again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) prefetch: Option<String>,
 }
 
 impl Content {
@@ -51,6 +62,11 @@ impl Content {
         // A template's name has at most 128 characters.
         let pool: String = self.pool.chars().take(80).collect();
         format!("gpujob-{cluster}-{pool}-{}", names::digest(&[&json], 12))
+    }
+
+    /// The same, and the image is pulled while the kubelet joins. Nothing when that does not fit.
+    pub(crate) fn variant(&self, image: &str) -> Option<Content> {
+        Some(Content { user_data: self.user_data.prefetching(image)?, prefetch: Some(image.to_owned()), ..self.clone() })
     }
 
     fn data(&self) -> ec2::RequestLaunchTemplateData {
@@ -73,7 +89,7 @@ impl Content {
             .block_device_mappings(ec2::LaunchTemplateBlockDeviceMappingRequest::builder().device_name(ROOT_DEVICE).ebs(disk).build())
             .metadata_options(metadata)
             .instance_initiated_shutdown_behavior(ec2::ShutdownBehavior::Terminate)
-            .user_data(STANDARD.encode(&self.user_data))
+            .user_data(STANDARD.encode(self.user_data.to_string()))
             .build()
     }
 }
@@ -83,6 +99,8 @@ impl Content {
 pub(crate) struct Shown {
     pub(crate) name: String,
     pub(crate) created: Option<jiff::Timestamp>,
+    /// Whether it is a variant that prefetches.
+    pub(crate) prefetch: bool,
 }
 
 /// The templates with these tags.
@@ -100,7 +118,8 @@ pub(crate) async fn find(clients: &Clients, cluster: &str, pool_uid: &str) -> Re
         let page = call("DescribeLaunchTemplates", async { page }).await?;
         found.extend(page.launch_templates.unwrap_or_default().into_iter().filter_map(|t| {
             let created = t.create_time.and_then(|time| jiff::Timestamp::from_second(time.secs()).ok());
-            Some(Shown { name: t.launch_template_name?, created })
+            let prefetch = t.tags.iter().flatten().any(|tag| tag.key() == Some(KIND_TAG) && tag.value() == Some(PREFETCH));
+            Some(Shown { name: t.launch_template_name?, created, prefetch })
         }));
     }
     Ok(found)
@@ -118,6 +137,7 @@ pub(crate) async fn create(clients: &Clients, content: &Content) -> Result<Templ
         .tags(tag(names::CLUSTER_TAG, &content.cluster))
         .tags(tag(names::POOL_TAG, &content.pool))
         .tags(tag(POOL_UID_TAG, &content.pool_uid))
+        .tags(tag(KIND_TAG, if content.prefetch.is_some() { PREFETCH } else { "base" }))
         .build();
     let sent = clients
         .ec2
@@ -131,7 +151,7 @@ pub(crate) async fn create(clients: &Clients, content: &Content) -> Result<Templ
         Err(error) if error.message.contains("AlreadyExists") => {}
         Err(error) => return Err(error),
     }
-    Ok(TemplateRef { name, version: "1".to_owned() })
+    Ok(TemplateRef { name, version: "1".to_owned(), prefetch: content.prefetch.clone() })
 }
 
 /// Removes a template; one that is gone is removed.
@@ -145,7 +165,8 @@ pub(crate) async fn remove(clients: &Clients, name: &str) -> Result<(), Provider
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     pub(crate) fn content() -> Content {
@@ -159,7 +180,8 @@ mod tests {
             security_groups: vec!["sg-1".into()],
             disk_gib: 100,
             disk_type: "gp3".into(),
-            user_data: "secret".into(),
+            user_data: UserData::new("secret", &["#!/bin/sh\ntrue"]),
+            prefetch: None,
         }
     }
 
@@ -171,7 +193,8 @@ mod tests {
         for other in [
             Content { image: "ami-2".into(), ..content() },
             Content { pool_uid: "q".into(), ..content() },
-            Content { user_data: "other".into(), ..content() },
+            Content { user_data: UserData::new("other", &[]), ..content() },
+            content().variant("registry.example/a:1").unwrap(),
             Content { cluster: "0123456789ab-other".into(), ..content() },
         ] {
             assert_ne!(name, other.name());

@@ -3,13 +3,15 @@
 
 use crate::dead_man::Deadlines;
 use crate::errors::field;
+use crate::prefetch;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gpujob_crds::names;
 use gpujob_crds::pool::{AwsPool, GpuPool};
 use gpujob_provider_core::ProviderError;
 use kube::ResourceExt;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
+use std::fmt;
 use std::time::Duration;
 
 /// EC2's limit, before base64.
@@ -48,11 +50,58 @@ struct Kubelet {
     flags: Vec<String>,
 }
 
+/// A whole user data, in parts. Its text is what [`fmt::Display`] writes.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct UserData {
+    /// YAML.
+    node_config: String,
+    /// Run in this order. The first is the timer.
+    shells: Vec<String>,
+}
+
+impl UserData {
+    #[cfg(test)]
+    pub(crate) fn new(node_config: &str, shells: &[&str]) -> Self {
+        UserData { node_config: node_config.to_owned(), shells: shells.iter().map(|&shell| shell.to_owned()).collect() }
+    }
+
+    /// The same, and this image is pulled meanwhile. Nothing when it is more than EC2 takes.
+    pub(crate) fn prefetching(&self, image: &str) -> Option<Self> {
+        let mut more = self.clone();
+        // After the timer, and before the pool's script, which may take its time.
+        more.shells.insert(1.min(more.shells.len()), prefetch::script(image, ""));
+        (more.to_string().len() <= LIMIT).then_some(more)
+    }
+}
+
+impl fmt::Display for UserData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let boundary = format!("gpujob-{}", names::digest(&self.shells.iter().map(String::as_str).collect::<Vec<_>>(), 12));
+        write!(f, "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"{boundary}\"\n\n")?;
+        write!(f, "--{boundary}\nContent-Type: application/node.eks.aws\n\n{}\n", self.node_config.trim_end())?;
+        for shell in &self.shells {
+            let (encoding, body) = if shell.is_ascii() {
+                ("", shell.trim_end().to_owned())
+            } else {
+                ("Content-Transfer-Encoding: base64\n", STANDARD.encode(shell))
+            };
+            write!(f, "--{boundary}\nContent-Type: text/x-shellscript; charset=\"utf-8\"\n{encoding}\n{body}\n")?;
+        }
+        write!(f, "--{boundary}--\n")
+    }
+}
+
+impl Serialize for UserData {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// The user data of the pool's instances.
 ///
 /// # Errors
 /// `Invalid` when it is larger than EC2 takes.
-pub(crate) fn render(pool: &GpuPool, aws: &AwsPool) -> Result<String, ProviderError> {
+pub(crate) fn render(pool: &GpuPool, aws: &AwsPool) -> Result<UserData, ProviderError> {
     let lifetime = Duration::from_secs(u64::try_from(pool.spec.max_lifetime()).unwrap_or_default());
     // The timer before the pool's script: a script that never ends must not keep the instance for ever.
     let mut shells = vec![Deadlines::new(&aws.bootstrap.api_server_endpoint, lifetime).installer()];
@@ -60,24 +109,13 @@ pub(crate) fn render(pool: &GpuPool, aws: &AwsPool) -> Result<String, ProviderEr
         // cloud-init runs only what says what runs it.
         shells.push(if script.starts_with("#!") { script.to_owned() } else { format!("#!/bin/bash\n{script}") });
     }
-    let config = node_config(&pool.name_any(), aws)?;
-    let boundary = format!("gpujob-{}", names::digest(&shells.iter().map(String::as_str).collect::<Vec<_>>(), 12));
-    let mut text = format!("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"{boundary}\"\n\n");
-    text += &format!("--{boundary}\nContent-Type: application/node.eks.aws\n\n{}\n", config.trim_end());
-    for shell in &shells {
-        let (encoding, body) = if shell.is_ascii() {
-            ("", shell.trim_end().to_owned())
-        } else {
-            ("Content-Transfer-Encoding: base64\n", STANDARD.encode(shell))
-        };
-        text += &format!("--{boundary}\nContent-Type: text/x-shellscript; charset=\"utf-8\"\n{encoding}\n{body}\n");
-    }
-    text += &format!("--{boundary}--\n");
-    if text.len() > LIMIT {
-        let message = format!("the whole user data is {} bytes, and EC2 takes {LIMIT}: shorten the script", text.len());
+    let data = UserData { node_config: node_config(&pool.name_any(), aws)?, shells };
+    let size = data.to_string().len();
+    if size > LIMIT {
+        let message = format!("the whole user data is {size} bytes, and EC2 takes {LIMIT}: shorten the script");
         return Err(field("aws.bootstrap.userData", message));
     }
-    Ok(text)
+    Ok(data)
 }
 
 fn node_config(pool: &str, aws: &AwsPool) -> Result<String, ProviderError> {
@@ -150,7 +188,7 @@ Content-Type: text/x-shellscript; charset="utf-8"
     #[test]
     fn joins_as_al2023_does() {
         let pool = fixtures::pool();
-        let text = render(&pool, pool.spec.aws.as_ref().unwrap()).unwrap();
+        let text = render(&pool, pool.spec.aws.as_ref().unwrap()).unwrap().to_string();
         let boundary = boundary(&text);
         assert!(text.starts_with(&format!("MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"{boundary}\"\n\n")));
         let text = text.replace(&boundary, "gpujob-BOUNDARY");
@@ -180,7 +218,7 @@ Content-Type: text/x-shellscript; charset="utf-8"
         let aws = pool.spec.aws.as_mut().unwrap();
         aws.bootstrap.user_data = Some("echo grüße".into());
         let aws = aws.clone();
-        let text = render(&pool, &aws).unwrap();
+        let text = render(&pool, &aws).unwrap().to_string();
         let delimiter = format!("--{}", boundary(&text));
         let parts: Vec<_> = text.split(&delimiter).collect();
         assert_eq!(parts.len(), 5, "head, NodeConfig, timer, script, end");
@@ -191,13 +229,28 @@ Content-Type: text/x-shellscript; charset="utf-8"
     }
 
     #[test]
+    fn an_image_is_pulled_after_the_timer_and_before_the_pools_script() {
+        let mut pool = fixtures::pool();
+        let aws = pool.spec.aws.as_mut().unwrap();
+        aws.bootstrap.user_data = Some("echo own".into());
+        let aws = aws.clone();
+        let base = render(&pool, &aws).unwrap();
+        let text = base.prefetching("registry.example/big:1").unwrap().to_string();
+        let place = |what: &str| text.find(what).unwrap();
+        assert!(place("GPUJOB_DEAD_MAN") < place("IMAGE='registry.example/big:1'") && place("IMAGE=") < place("echo own"));
+        assert!(!base.to_string().contains("registry.example"));
+        let full = UserData { shells: vec!["#".repeat(LIMIT - 1000)], ..base };
+        assert!(full.prefetching("registry.example/big:1").is_none(), "more than EC2 takes");
+    }
+
+    #[test]
     fn too_much_is_refused_before_ec2_does() {
         let mut pool = fixtures::pool();
         let aws = pool.spec.aws.as_mut().unwrap();
         aws.bootstrap.user_data = Some("#".repeat(8192));
         aws.bootstrap.certificate_authority = "Y".repeat(8192);
         let aws = aws.clone();
-        let error = render(&pool, &aws).unwrap_err();
+        let Err(error) = render(&pool, &aws) else { panic!("too much") };
         assert!(error.message.contains("spec.aws.bootstrap.userData"), "{error}");
     }
 }

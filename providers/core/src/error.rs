@@ -13,6 +13,8 @@ pub enum ErrorClass {
     Price,
     /// The account's quota for this family and market is used up: another zone does not help.
     Quota,
+    /// The pool's subnet in this zone has no address left: no type and no market helps there.
+    Addresses,
     /// Too many calls. Nothing happened; the same call later.
     Throttled,
     /// The credentials may not do this. A person must change something.
@@ -42,7 +44,7 @@ impl ErrorClass {
     /// Whether the provider has decided against every offer of the request: nothing exists, and other offers may be tried.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, ErrorClass::Capacity | ErrorClass::Price | ErrorClass::Quota)
+        matches!(self, ErrorClass::Capacity | ErrorClass::Price | ErrorClass::Quota | ErrorClass::Addresses)
     }
 
     /// One CamelCase word for conditions and metrics.
@@ -52,6 +54,7 @@ impl ErrorClass {
             ErrorClass::Capacity => "NoCapacity",
             ErrorClass::Price => "PriceTooLow",
             ErrorClass::Quota => "QuotaExceeded",
+            ErrorClass::Addresses => "NoAddresses",
             ErrorClass::Throttled => "Throttled",
             ErrorClass::Unauthorized => "Unauthorized",
             ErrorClass::Invalid => "InvalidConfiguration",
@@ -69,7 +72,7 @@ impl ErrorClass {
             ErrorClass::Throttled | ErrorClass::NotFound => 1,
             ErrorClass::Unknown | ErrorClass::Mismatch | ErrorClass::CreatedButFailed { .. } => 2,
             ErrorClass::Capacity | ErrorClass::Price => 30,
-            ErrorClass::Quota => 120,
+            ErrorClass::Quota | ErrorClass::Addresses => 120,
             ErrorClass::Unauthorized | ErrorClass::Invalid => 60,
         })
     }

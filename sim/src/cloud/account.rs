@@ -11,7 +11,7 @@ use super::queue::Queue;
 use super::template::Template;
 use super::token::Remembered;
 use super::trace::Move;
-use gpujob_provider_core::InstanceState;
+use gpujob_provider_core::{InstanceState, Notice, NoticeKind};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -71,6 +71,8 @@ pub(super) struct Manners {
     pub(super) prefetches: bool,
     /// Whether instances end themselves.
     pub(super) timers: bool,
+    /// Whether the queue is told of every instance that ends, and not of spot's warnings alone.
+    pub(super) tells_ends: bool,
 }
 
 /// How long an instance waits for its kubelet to join before it powers itself off.
@@ -116,6 +118,7 @@ impl Account {
                 remembers_refusals: false,
                 prefetches: true,
                 timers: true,
+                tells_ends: true,
             },
             agenda: BTreeMap::new(),
             counter: 0,
@@ -171,10 +174,25 @@ impl Account {
         let now = self.now;
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.is_alive()) else { return };
         machine.running = Some(now);
-        let lives_until = now + machine.max_lifetime;
+        let max_lifetime = machine.max_lifetime;
         self.tell(id, What::Running);
-        self.plan(now + JOIN_WITHIN, Due::Timer(id.to_owned()));
-        self.plan(lives_until, Due::Timer(id.to_owned()));
+        if let Some(max_lifetime) = max_lifetime {
+            self.plan(now + JOIN_WITHIN, Due::Timer(id.to_owned()));
+            self.plan(now + max_lifetime, Due::Timer(id.to_owned()));
+        }
+    }
+
+    /// What EventBridge makes of a change of state.
+    fn tell_end(&mut self, id: &str, state: &str) {
+        if self.manners.tells_ends {
+            self.warn(id, NoticeKind::Interruption, state, Some(self.now));
+        }
+    }
+
+    /// Writes to the queue.
+    pub(super) fn warn(&mut self, id: &str, kind: NoticeKind, code: &str, at: Option<Timestamp>) {
+        let (number, now) = (self.number(), self.now);
+        self.queue.send(number, now, Notice { instance: id.to_owned(), kind, at, code: code.to_owned(), receipt: None });
     }
 
     /// Begins its end, unless that has begun.
@@ -184,6 +202,7 @@ impl Account {
         machine.ending = Some(now);
         machine.why = Some(why.to_owned());
         self.tell(id, What::Ending(why.to_owned()));
+        self.tell_end(id, "shutting-down");
         self.plan(now + self.manners.shutdown, Due::Gone(id.to_owned()));
     }
 
@@ -202,16 +221,17 @@ impl Account {
             self.volumes.retain(|_, v| v.instance.as_deref() != Some(id));
         }
         self.tell(id, What::Gone);
+        self.tell_end(id, "terminated");
     }
 
     /// The dead man's rules, as providers/aws writes them into user data.
     fn look_at_timer(&mut self, id: &str) {
         let now = self.now;
         let Some(machine) = self.machines.get_mut(id).filter(|m| m.is_alive() && self.manners.timers) else { return };
-        let Some(running) = machine.running else { return };
+        let (Some(running), Some(max_lifetime)) = (machine.running, machine.max_lifetime) else { return };
         let late = machine.joined.is_none() && now.duration_since(running) >= JOIN_WITHIN;
         let silent = machine.silent_since.is_some_and(|since| now.duration_since(since) >= SILENT_FOR);
-        let old = now.duration_since(running) >= machine.max_lifetime;
+        let old = now.duration_since(running) >= max_lifetime;
         if late || silent || old {
             machine.console += "gpujob dead-man: powering off\n";
             self.end(id, POWERED_OFF);

@@ -14,6 +14,7 @@ fn place() -> Place {
 fn account() -> (Account, String) {
     let mut account = Account::new(start());
     let id = account.make_machine(&place(), BTreeMap::new(), "", "test");
+    account.machines.get_mut(&id).expect("made").max_lifetime = Some(SignedDuration::from_hours(168));
     (account, id)
 }
 
@@ -83,7 +84,7 @@ fn no_instance_outlives_its_pool_s_limit() {
     let (mut account, id) = account();
     let machine = account.machines.get_mut(&id).expect("made");
     machine.joined = Some(start());
-    machine.max_lifetime = SignedDuration::from_hours(2);
+    machine.max_lifetime = Some(SignedDuration::from_hours(2));
     settle(&mut account, 100_000);
     assert_eq!(ended(&account, &id), Some(15 + 7200));
 }

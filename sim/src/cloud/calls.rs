@@ -215,6 +215,7 @@ pub(super) fn scripted(class: &ErrorClass) -> ProviderError {
         ErrorClass::Capacity => "InsufficientInstanceCapacity",
         ErrorClass::Price => "SpotMaxPriceTooLow",
         ErrorClass::Quota => "VcpuLimitExceeded",
+        ErrorClass::Addresses => "InsufficientFreeAddressesInSubnet",
         ErrorClass::Unknown | ErrorClass::CreatedButFailed { .. } => "InternalError",
     };
     ProviderError::new(class.clone(), format!("{code}: the script says so"))

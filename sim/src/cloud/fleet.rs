@@ -177,7 +177,7 @@ impl Account {
             why: None,
             noticed: None,
             joined: None,
-            max_lifetime: named.map_or(jiff::SignedDuration::from_hours(10 * 8766), |t| t.max_lifetime),
+            max_lifetime: named.map(|t| t.max_lifetime),
             silent_since: None,
             shown_from: self.now + self.manners.lag,
             found_from: self.now + self.manners.id_lag,
@@ -202,6 +202,7 @@ fn class(code: &str) -> ErrorClass {
     match code {
         "SpotMaxPriceTooLow" => ErrorClass::Price,
         "MaxSpotInstanceCountExceeded" | "VcpuLimitExceeded" => ErrorClass::Quota,
+        "InsufficientFreeAddressesInSubnet" => ErrorClass::Addresses,
         "UnauthorizedOperation" => ErrorClass::Unauthorized,
         "InvalidParameterValue" => ErrorClass::Invalid,
         _ => ErrorClass::Capacity,
@@ -214,8 +215,12 @@ fn rank(class: &ErrorClass) -> u8 {
         ErrorClass::Unauthorized => 5,
         ErrorClass::Invalid => 4,
         ErrorClass::Quota => 3,
-        ErrorClass::Capacity => 2,
+        ErrorClass::Capacity | ErrorClass::Addresses => 2,
         ErrorClass::Price => 1,
         _ => 0,
     }
 }
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;

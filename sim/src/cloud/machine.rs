@@ -12,6 +12,9 @@ pub const POWERED_OFF: &str = "Client.InstanceInitiatedShutdown";
 /// What EC2 says of one that a call ended.
 pub const TERMINATED: &str = "Client.UserInitiatedShutdown";
 
+/// What EC2 promises at best, and says in its warnings, whatever it then does.
+pub(super) const ANNOUNCED: SignedDuration = SignedDuration::from_mins(2);
+
 /// Every instance that was ever made is kept: together they are the bill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -47,8 +50,8 @@ pub struct Machine {
     pub noticed: Option<Timestamp>,
     /// When its kubelet joined.
     pub joined: Option<Timestamp>,
-    /// How long it may live, by its own timer.
-    pub(super) max_lifetime: SignedDuration,
+    /// How long it may live, by the timer in its user data. None: others made it, and it has no such timer.
+    pub(super) max_lifetime: Option<SignedDuration>,
     /// Since when it has not reached the API server.
     pub(super) silent_since: Option<Timestamp>,
     /// From when on lists show it.
@@ -151,7 +154,7 @@ pub(super) mod tests {
             why: None,
             noticed: None,
             joined: None,
-            max_lifetime: SignedDuration::from_hours(168),
+            max_lifetime: None,
             silent_since: None,
             shown_from: launched,
             found_from: launched,

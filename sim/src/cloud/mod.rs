@@ -11,6 +11,8 @@ mod account;
 mod calls;
 mod catalog;
 mod events;
+#[cfg(test)]
+mod fixture;
 mod fleet;
 mod machine;
 mod market;

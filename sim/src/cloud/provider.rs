@@ -3,8 +3,9 @@
 use super::account::Account;
 use super::calls::{Failure, Operation, When, scripted};
 use super::catalog::{self, REGION};
+use super::machine::{ANNOUNCED, Machine, RECLAIMED, TERMINATED};
 use super::queue::QUEUE;
-use super::{CloudWrite, FakeCloud, TERMINATED, fleet};
+use super::{CloudWrite, FakeCloud, fleet};
 use async_trait::async_trait;
 use gpujob_crds::{GpuPool, names};
 use gpujob_provider_core::{
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 /// How long a read of an empty queue waits.
 const LONG_POLL: Duration = Duration::from_secs(20);
+/// How long a poll speaks of an interruption.
+const NEWS: SignedDuration = SignedDuration::from_mins(10);
 /// What a console keeps.
 const CONSOLE: usize = 2048;
 
@@ -284,20 +287,20 @@ impl MachineProvider for Machines {
     }
 }
 
-/// As DescribeSpotInstanceRequests tells it: all that are marked and not gone, whosever they are. It says when they were
-/// marked and not how long they have: two minutes are EC2's word.
+/// As DescribeSpotInstanceRequests tells it, for ten minutes: all that are marked or were taken, whosever they are. It says
+/// when they were marked and not how long they have: two minutes are EC2's word.
 fn polled(account: &Account) -> Vec<Notice> {
-    let marked = account.machines.values().filter(|m| m.is_alive());
-    let notice = |m: &super::Machine| {
-        Some(Notice {
-            instance: m.id.clone(),
-            kind: NoticeKind::Interruption,
-            at: Some(m.noticed? + SignedDuration::from_mins(2)),
-            code: "marked-for-termination".to_owned(),
-            receipt: None,
-        })
+    let notice = |machine: &Machine| {
+        let noticed = machine.noticed.filter(|at| account.now.duration_since(*at) <= NEWS)?;
+        let code = match machine.why.as_deref() {
+            None => "marked-for-termination",
+            Some(RECLAIMED) => "instance-terminated-no-capacity",
+            Some(_) => return None,
+        };
+        let at = Some(noticed + ANNOUNCED);
+        Some(Notice { instance: machine.id.clone(), kind: NoticeKind::Interruption, at, code: code.to_owned(), receipt: None })
     };
-    marked.filter_map(notice).collect()
+    account.machines.values().filter_map(notice).collect()
 }
 
 fn leftovers(account: &Account, cluster: &str) -> Vec<Leftover> {
@@ -326,3 +329,7 @@ fn tail(text: &str) -> &str {
     let from = (text.len().saturating_sub(CONSOLE)..=text.len()).find(|at| text.is_char_boundary(*at));
     &text[from.unwrap_or(text.len())..]
 }
+
+#[cfg(test)]
+#[path = "provider_tests.rs"]
+mod tests;

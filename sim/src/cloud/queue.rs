@@ -1,6 +1,6 @@
 //! The queue that interruption warnings come through: EventBridge to SQS.
 
-use gpujob_provider_core::{Notice, NoticeKind};
+use gpujob_provider_core::Notice;
 use jiff::{SignedDuration, Timestamp};
 
 /// Its address.
@@ -28,12 +28,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn send(&mut self, number: u64, now: Timestamp, instance: &str, kind: NoticeKind, at: Option<Timestamp>) {
-        let code = match kind {
-            NoticeKind::Interruption => "EC2 Spot Instance Interruption Warning",
-            NoticeKind::Rebalance => "EC2 Instance Rebalance Recommendation",
-        };
-        let notice = Notice { instance: instance.to_owned(), kind, at, code: code.to_owned(), receipt: None };
+    pub(super) fn send(&mut self, number: u64, now: Timestamp, notice: Notice) {
         self.messages.push(Message { number, sent: now, hidden_until: now, reads: 0, notice });
     }
 
@@ -69,12 +64,17 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gpujob_provider_core::NoticeKind;
+
+    fn notice(instance: &str) -> Notice {
+        Notice { instance: instance.into(), kind: NoticeKind::Interruption, at: None, code: "terminate".into(), receipt: None }
+    }
 
     #[test]
     fn what_is_not_acknowledged_comes_again_and_what_is_does_not() {
         let (mut queue, start) = (Queue::default(), Timestamp::UNIX_EPOCH);
         let after = |seconds: i64| start + SignedDuration::from_secs(seconds);
-        queue.send(1, start, "i-1", NoticeKind::Interruption, None);
+        queue.send(1, start, notice("i-1"));
         let first = queue.read(after(1));
         assert_eq!(first[0].instance, "i-1");
         assert!(queue.read(after(2)).is_empty(), "hidden");
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_for_ever_and_reads_are_small() {
         let (mut queue, start) = (Queue::default(), Timestamp::UNIX_EPOCH);
-        (0..12).for_each(|n| queue.send(n, start, &format!("i-{n}"), NoticeKind::Rebalance, None));
+        (0..12).for_each(|n| queue.send(n, start, notice(&format!("i-{n}"))));
         assert_eq!((queue.read(start).len(), queue.read(start).len()), (10, 2));
         assert!(queue.read(start + SignedDuration::from_secs(300)).is_empty());
     }

@@ -1,10 +1,10 @@
 //! How a test sets the scene. What is set here stays until it is set otherwise.
 
 use super::FakeCloud;
-use super::account::{Boot, Due};
+use super::account::{Boot, Due, Volume};
 use super::calls::{Fault, Operation};
 use super::events::What;
-use super::machine::Machine;
+use super::machine::{ANNOUNCED, Machine};
 use super::market::{Place, Places};
 use super::trace::{Move, Trace};
 use gpujob_crds::{Market, Price};
@@ -12,9 +12,6 @@ use gpujob_provider_core::NoticeKind;
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// What EC2 promises at best, and says in its warnings, whatever it then does.
-const ANNOUNCED: SignedDuration = SignedDuration::from_mins(2);
 
 /// The market.
 impl FakeCloud {
@@ -101,6 +98,12 @@ impl FakeCloud {
         self.with(|account| account.manners.prefetches = offered);
     }
 
+    /// Whether the queue is told of every instance that ends, as EventBridge does when its rule asks for state changes. It is,
+    /// until told otherwise.
+    pub fn set_tells_ends(&self, tells: bool) {
+        self.with(|account| account.manners.tells_ends = tells);
+    }
+
     /// Whether a token is answered with the refusal that it got before. EC2's own rule is not known; without this, it is not.
     pub fn set_remembers_refusals(&self, remembers: bool) {
         self.with(|account| account.manners.remembers_refusals = remembers);
@@ -132,8 +135,7 @@ impl FakeCloud {
             let Some(machine) = account.machines.get_mut(id).filter(|m| m.is_alive() && m.is_spot()) else { return false };
             if !notice.is_zero() {
                 machine.noticed = Some(now);
-                let number = account.number();
-                account.queue.send(number, now, id, NoticeKind::Interruption, Some(now + ANNOUNCED));
+                account.warn(id, NoticeKind::Interruption, "terminate", Some(now + ANNOUNCED));
                 account.tell(id, What::Noticed(now + ANNOUNCED));
             }
             account.plan(now + notice, Due::Reclaimed(id.to_owned()));
@@ -148,8 +150,7 @@ impl FakeCloud {
             if !account.machines.get(id).is_some_and(|m| m.is_alive() && m.is_spot()) {
                 return false;
             }
-            let (number, now) = (account.number(), account.now);
-            account.queue.send(number, now, id, NoticeKind::Rebalance, None);
+            account.warn(id, NoticeKind::Rebalance, "rebalance-recommendation", None);
             account.tell(id, What::Rebalance);
             true
         })
@@ -203,6 +204,17 @@ impl FakeCloud {
     #[must_use]
     pub fn plant(&self, place: &Place, tags: BTreeMap<String, String>) -> String {
         self.with(|account| account.make_machine(place, tags, "", "somebody"))
+    }
+
+    /// A disk without an instance, with these tags: its id.
+    #[must_use]
+    pub fn plant_volume(&self, tags: BTreeMap<String, String>) -> String {
+        self.with(|account| {
+            let id = format!("vol-{:017x}", account.number());
+            let volume = Volume { id: id.clone(), tags, created: account.now, instance: None };
+            account.volumes.insert(id.clone(), volume);
+            id
+        })
     }
 
     /// Somebody ends an instance.

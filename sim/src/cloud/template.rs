@@ -8,6 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::json;
 
+/// How many variants a pool may have.
+const VARIANTS: usize = 50;
+
 /// A launch template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
@@ -66,6 +69,10 @@ impl Account {
         let base = of.0["template"]["name"].as_str().unwrap_or_default();
         let Some(base) = self.templates.get(base).filter(|_| self.manners.prefetches).cloned() else { return (None, false) };
         let name = format!("{}-{}", base.name, names::digest(&[image], 8));
+        let variants = self.templates.values().filter(|t| t.pool_uid == base.pool_uid && t.prefetch.is_some()).count();
+        if image.contains(char::is_whitespace) || image.is_empty() || (variants >= VARIANTS && !self.templates.contains_key(&name)) {
+            return (None, false);
+        }
         let shown_from = self.now + self.manners.template_lag;
         let made = self.make(&name, cluster, &base.pool_uid, Some(image), base.max_lifetime, shown_from);
         let shown = self.templates.get(&name).is_some_and(|t| t.shown_from <= self.now);

@@ -94,7 +94,10 @@ fn read(words: &[&str]) -> Result<Move, &'static str> {
 mod tests {
     use super::*;
     use crate::cloud::catalog;
+    use crate::cloud::fixture::{Buyer, cloud};
     use crate::cloud::market::Place;
+    use gpujob_provider_core::ErrorClass;
+    use tokio::time::sleep;
 
     #[test]
     fn our_traces_are_read_and_speak_of_what_is_sold() {
@@ -105,6 +108,22 @@ mod tests {
             assert!(trace.0.windows(2).all(|pair| pair[0].at <= pair[1].at), "in order of time");
             assert!(trace.0.iter().all(|m| sold.iter().any(|place| m.places.contain(place))), "{trace:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_market_moves_as_its_trace_says() {
+        let cloud = cloud();
+        let buyer = Buyer::new(&cloud).await;
+        cloud.follow(&Trace::DROUGHT.parse().expect("a trace"));
+        sleep(Duration::from_secs(121)).await;
+        assert_eq!(buyer.buy("a", 9).await.expect_err("spot is sold out").class, ErrorClass::Capacity);
+        sleep(Duration::from_secs(780)).await;
+        let launched = buyer.buy("a", 9).await.expect("some is back");
+        assert_eq!(launched.zone, "us-east-1c");
+        cloud.follow(&Trace::SURGE.parse().expect("a trace"));
+        sleep(Duration::from_secs(600)).await;
+        let dear = cloud.market().into_iter().filter(|o| o.market == Market::Spot && o.price > o.on_demand_price);
+        assert_eq!(dear.count(), 3 * 3, "three types in three zones cost more than on-demand");
     }
 
     #[test]

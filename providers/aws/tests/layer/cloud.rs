@@ -1,6 +1,6 @@
 //! The lab's EC2 for a test run: one process, ended with this one, and its control paths.
 
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_ec2::config::Credentials;
 use gpujob_provider_aws::Aws;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -82,27 +82,36 @@ impl Cloud {
         calls.as_array().unwrap().iter().filter_map(|call| call["seq"].as_u64()).max().unwrap_or_default()
     }
 
-    pub(crate) async fn provider(&self) -> Aws {
+    pub(crate) async fn provider(&self) -> Arc<Aws> {
         self.provider_as("lab", "lab-secret").await
     }
 
-    pub(crate) async fn provider_as(&self, key: &str, secret: &str) -> Aws {
-        provider_at(&self.address, key, secret).await
+    /// As other programs call this cloud.
+    pub(crate) async fn config(&self, key: &str, secret: &str) -> SdkConfig {
+        config_at(&self.address, key, secret).await
+    }
+
+    pub(crate) async fn provider_as(&self, key: &str, secret: &str) -> Arc<Aws> {
+        Arc::new(provider_at(&self.address, key, secret).await)
     }
 }
 
-/// A provider for the cloud at `address`, with the retries of the real one and shorter waits.
+/// A provider for the cloud at `address`.
 pub(crate) async fn provider_at(address: &str, key: &str, secret: &str) -> Aws {
+    Aws::with_config("us-east-1", &config_at(address, key, secret).await).await.unwrap()
+}
+
+/// With the retries of the real one and shorter waits.
+async fn config_at(address: &str, key: &str, secret: &str) -> SdkConfig {
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(10)).operation_timeout(Duration::from_secs(30));
-    let config = aws_config::defaults(BehaviorVersion::latest())
+    aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .endpoint_url(format!("http://{address}"))
         .credentials_provider(Credentials::new(key, secret, None, None, "test"))
         .retry_config(RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50)))
         .timeout_config(timeouts.build())
         .load()
-        .await;
-    Aws::with_config("us-east-1", &config).await.unwrap()
+        .await
 }
 
 /// A server for what the layer cannot be told to do: each request gets what `answer` makes of its text. Its address.

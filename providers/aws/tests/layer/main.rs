@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test waits by the clock
 
 mod cloud;
-mod conformance;
+mod contract;
+mod notices;
+mod templates;
 
+use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use cloud::{Cloud, cloud};
-use conformance::Buyer;
 use gpujob_crds::{GpuPool, Market};
-use gpujob_provider_core::{ErrorClass, InstanceState, MachineProvider};
+use gpujob_provider_aws::Aws;
+use gpujob_provider_conformance::Buyer;
+use gpujob_provider_core::{ErrorClass, Leftover, LeftoverKind, MachineProvider, NoticeSource};
 use serde_json::{Value, json};
 
 fn pool_with(change: impl FnOnce(&mut Value)) -> GpuPool {
@@ -30,24 +34,10 @@ fn pool() -> GpuPool {
 }
 
 /// Closes the spot pool of the cheapest offer, and says which it was.
-fn close_cheapest(cloud: &Cloud, buyer: &Buyer<'_>) -> (String, String) {
+fn close_cheapest(cloud: &Cloud, buyer: &Buyer) -> (String, String) {
     let cheapest = &buyer.offers[0];
     cloud.fault(&json!({"kind": "capacity", "type": cheapest.instance_type, "zone": cheapest.zone, "market": "spot", "available": 0}));
     (cheapest.instance_type.clone(), cheapest.zone.clone())
-}
-
-#[tokio::test]
-async fn conforms() {
-    let cloud = cloud().await;
-    let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-conforms").await;
-    conformance::preparing_repeats(&buyer).await;
-    conformance::offers_are_in_order(&buyer).await;
-    conformance::one_intent_is_one_instance(&buyer).await;
-    conformance::another_request_is_a_mismatch(&buyer).await;
-    conformance::the_unknown_is_gone(&buyer, "i-0123456789abcdef0").await;
-    aws.release("pool-uid", &buyer.cluster).await.unwrap();
-    aws.release("pool-uid", &buyer.cluster).await.unwrap();
 }
 
 #[tokio::test]
@@ -57,7 +47,7 @@ async fn offers_follow_the_market() {
     let aws = cloud.provider().await;
     let both = pool_with(|p| p["spec"]["markets"] = json!(["spot", "on-demand"]));
     let mark = cloud.mark();
-    let buyer = Buyer::new(&aws, both, "cluster-offers").await;
+    let buyer = Buyer::of(aws.clone(), both, "cluster-offers").await;
     let cheapest = &buyer.offers[0];
     assert_eq!((cheapest.label().as_str(), cheapest.price.micros()), ("spot g4dn.xlarge us-east-1b", 100_000));
     assert_eq!((cheapest.on_demand_price.micros(), cheapest.gpus, cheapest.gpu_model.as_str()), (526_000, 1, "T4"));
@@ -75,7 +65,7 @@ async fn a_refused_offer_is_told_and_the_next_is_bought() {
     let aws = cloud.provider().await;
     // The strategy that tries the cheapest first, full or not.
     let cheapest_first = pool_with(|p| p["spec"]["allocationStrategy"] = json!("lowest-price"));
-    let buyer = Buyer::new(&aws, cheapest_first, "cluster-next").await;
+    let buyer = Buyer::of(aws.clone(), cheapest_first, "cluster-next").await;
     let (instance_type, zone) = close_cheapest(&cloud, &buyer);
     let launched = buyer.buy("gn", 3).await.unwrap();
     assert_ne!((launched.instance_type.as_str(), launched.zone.as_str()), (instance_type.as_str(), zone.as_str()));
@@ -88,12 +78,13 @@ async fn a_refused_offer_is_told_and_the_next_is_bought() {
 async fn refusals_have_their_classes() {
     let cloud = cloud().await;
     let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-refused").await;
+    let buyer = Buyer::of(aws.clone(), pool(), "cluster-refused").await;
     for (name, fault, class, says) in [
         ("a", json!({"kind": "capacity", "available": 0}), ErrorClass::Capacity, "InsufficientInstanceCapacity"),
         ("b", json!({"kind": "quota", "market": "spot", "vcpus": 1}), ErrorClass::Quota, "L-3819A6DF"),
         ("c", json!({"kind": "price", "type": "*", "zone": "*", "price": 500.0}), ErrorClass::Price, "SpotMaxPriceTooLow"),
         ("d", json!({"kind": "capacity", "error": "UnauthorizedOperation"}), ErrorClass::Unauthorized, "iam-policy.json"),
+        ("e", json!({"kind": "capacity", "error": "InsufficientFreeAddressesInSubnet"}), ErrorClass::Addresses, "us-east-1"),
     ] {
         if name == "c" {
             for offer in &buyer.offers {
@@ -116,7 +107,7 @@ async fn refusals_have_their_classes() {
 async fn throttled_calls_are_tried_again_and_then_said() {
     let cloud = cloud().await;
     let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-throttled").await;
+    let buyer = Buyer::of(aws.clone(), pool(), "cluster-throttled").await;
     cloud.fault(&json!({"kind": "call", "action": "CreateFleet", "when": "before", "code": "RequestLimitExceeded", "times": 2}));
     buyer.buy("patient", 1).await.unwrap();
     cloud.fault(&json!({"kind": "call", "action": "CreateFleet", "when": "before", "code": "RequestLimitExceeded", "times": 9}));
@@ -125,72 +116,6 @@ async fn throttled_calls_are_tried_again_and_then_said() {
     assert_eq!(error.class, ErrorClass::Throttled, "{error}");
     assert_eq!(cloud.calls("CreateFleet", mark), 3, "bounded");
     assert_eq!(buyer.alive().await, 1);
-}
-
-#[tokio::test]
-async fn a_lost_answer_is_found_by_the_same_call() {
-    let cloud = cloud().await;
-    let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-lost").await;
-    cloud.fault(&json!({"kind": "call", "action": "CreateFleet", "when": "after", "code": "InternalError", "times": 3}));
-    let error = buyer.buy("gn", 1).await.unwrap_err();
-    assert_eq!(error.class, ErrorClass::Unknown, "{error}");
-    assert!(error.class.may_have_happened());
-    let launched = buyer.buy("gn", 1).await.unwrap();
-    buyer.until(&launched.id, InstanceState::Running).await;
-    assert_eq!(buyer.alive().await, 1);
-}
-
-#[tokio::test]
-async fn what_does_not_show_yet_is_still_bought() {
-    let cloud = cloud().await;
-    let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-lag").await;
-    cloud.fault(&json!({"kind": "lag", "seconds": 2}));
-    let launched = buyer.buy("gn", 1).await.unwrap();
-    assert_eq!(launched.instance, None);
-    assert!(launched.zone.starts_with("us-east-1") && !launched.instance_type.is_empty());
-    assert!(buyer.provider.list(&buyer.cluster).await.unwrap().instances.is_empty());
-    buyer.until(&launched.id, InstanceState::Running).await;
-}
-
-#[tokio::test]
-async fn a_list_that_cannot_be_read_is_no_list() {
-    let cloud = cloud().await;
-    let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-list").await;
-    buyer.buy("gn", 1).await.unwrap();
-    cloud.fault(&json!({"kind": "call", "action": "DescribeInstances", "when": "before", "code": "InternalError", "times": 3}));
-    assert_eq!(aws.list(&buyer.cluster).await.unwrap_err().class, ErrorClass::Unknown);
-    let listing = aws.list(&buyer.cluster).await.unwrap();
-    assert!(listing.complete && listing.instances.len() == 1);
-}
-
-/// Its first page is answered, the second never: a listing of which nothing follows about what it lacks.
-#[tokio::test]
-async fn a_list_that_breaks_off_is_incomplete() {
-    let page = "<DescribeInstancesResponse><reservationSet><item><instancesSet><item><instanceId>i-1</instanceId>\
-                <instanceState><name>running</name></instanceState></item></instancesSet></item></reservationSet>\
-                <nextToken>more</nextToken></DescribeInstancesResponse>";
-    let broken = "<Response><Errors><Error><Code>InternalError</Code><Message>no</Message></Error></Errors></Response>";
-    let address = cloud::answering(move |request| if request.contains("NextToken=more") { (500, broken) } else { (200, page) });
-    let aws = cloud::provider_at(&address, "lab", "lab-secret").await;
-    let listing = aws.list("cluster").await.unwrap();
-    assert_eq!(listing.instances.len(), 1);
-    assert!(!listing.complete);
-}
-
-#[tokio::test]
-async fn a_template_that_is_gone_is_made_again_for_the_same_request() {
-    let cloud = cloud().await;
-    let aws = cloud.provider().await;
-    let buyer = Buyer::new(&aws, pool(), "cluster-template").await;
-    let call = buyer.call("gn", Market::Spot, 1);
-    aws.release("pool-uid", &buyer.cluster).await.unwrap();
-    let error = aws.launch(&call).await.unwrap_err();
-    assert_eq!(error.class, ErrorClass::NotFound, "{error}");
-    assert_eq!(aws.prepare(&buyer.pool, &buyer.cluster).await.unwrap(), buyer.prepared);
-    aws.launch(&call).await.unwrap();
 }
 
 #[tokio::test]
@@ -210,7 +135,7 @@ async fn wrong_pools_are_told_which_field() {
         assert_eq!(error.class, ErrorClass::Invalid, "{error}");
         assert!(error.message.starts_with(field), "{error}");
     }
-    let versioned = cloud.provider().await.with_kubernetes("1.35");
+    let versioned = Aws::with_config("us-east-1", &cloud.config("lab", "lab-secret").await).await.unwrap().with_kubernetes("1.35");
     versioned.prepare(&pool_with(|p| p["spec"]["aws"]["image"] = Value::Null), "cluster-wrong").await.unwrap();
 }
 
@@ -223,6 +148,15 @@ async fn wrong_keys_are_said() {
     assert!(error.message.contains("credentials"), "{error}");
 }
 
+/// A volume that no instance has, with the tag of a cluster or of nobody.
+async fn volume(cloud: &Cloud, cluster: Option<&str>) -> String {
+    let ec2 = aws_sdk_ec2::Client::new(&cloud.config("lab", "lab-secret").await);
+    let tag = Tag::builder().key(cluster.map_or("Name", |_| "gpujob.dev/cluster")).value(cluster.unwrap_or("theirs")).build();
+    let tags = TagSpecification::builder().resource_type(ResourceType::Volume).tags(tag).build();
+    let made = ec2.create_volume().size(1).availability_zone("us-east-1a").tag_specifications(tags).send().await.unwrap();
+    made.volume_id().unwrap().to_owned()
+}
+
 /// The policy that we publish is enough for all that the provider does, and for nothing of others.
 #[tokio::test]
 async fn the_published_policy_is_enough_and_no_more() {
@@ -232,7 +166,7 @@ async fn the_published_policy_is_enough_and_no_more() {
     let aws = cloud.provider_as(user["access_key"].as_str().unwrap(), user["secret_key"].as_str().unwrap()).await;
     let mark = cloud.mark();
     let both = pool_with(|p| p["spec"]["markets"] = json!(["spot", "on-demand"]));
-    let buyer = Buyer::new(&aws, both, "cluster-policy").await;
+    let buyer = Buyer::of(aws.clone(), both, "cluster-policy").await;
     assert!(cloud.calls("GetProducts", mark) > 0);
     let launched = buyer.buy("gn", 2).await.unwrap();
     let on_demand = aws.launch(&buyer.call("gn-od", Market::OnDemand, 2)).await.unwrap();
@@ -240,13 +174,36 @@ async fn the_published_policy_is_enough_and_no_more() {
     for id in [&launched.id, &on_demand.id] {
         aws.terminate(id).await.unwrap();
     }
+    // What is left over, what is written, what is announced.
+    let variant = aws.prefetch(&buyer.pool, &buyer.prepared, "registry.example/a:1", &buyer.cluster).await.unwrap();
+    assert_eq!(variant, None);
+    aws.console(&launched.id).await.unwrap();
+    aws.notices(&NoticeSource::Poll).await.unwrap();
+    let queue = cloud.control("GET", "world", &json!({}))["queue_url"].as_str().unwrap().to_owned();
+    let queue = NoticeSource::Queue(queue);
+    let told = aws.notices(&queue).await.unwrap();
+    assert!(!told.is_empty());
+    aws.acknowledge(&queue, &told).await.unwrap();
+    let kept = volume(&cloud, Some(&buyer.cluster)).await;
+    let left = aws.leftovers(&buyer.cluster).await.unwrap();
+    assert!(left.iter().any(|l| l.id == kept) && left.len() == 3, "a volume, a base and a variant: {left:?}");
+    for leftover in &left {
+        aws.remove(leftover).await.unwrap();
+    }
     aws.release("pool-uid", &buyer.cluster).await.unwrap();
 
     // One that has no tag of a cluster of ours.
     let admin = cloud.provider().await;
-    let mut foreign = Buyer::new(&admin, pool(), "cluster-foreign").await.call("gn", Market::Spot, 1);
+    let mut foreign = Buyer::of(admin.clone(), pool(), "cluster-foreign").await.call("gn", Market::Spot, 1);
     foreign.request["tags"] = json!({"Name": "theirs"});
     let theirs = admin.launch(&foreign).await.unwrap();
+    let foreign_volume = volume(&cloud, None).await;
+    let theirs_too =
+        Leftover { kind: LeftoverKind::Volume, id: foreign_volume, name: String::new(), pool_uid: None, node_uid: None, created: None };
+    let error = aws.remove(&theirs_too).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unauthorized, "{error}");
+    admin.remove(&theirs_too).await.unwrap();
+    assert_eq!(aws.console(&theirs.id).await.unwrap_err().class, ErrorClass::Unauthorized);
     let error = aws.terminate(&theirs.id).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Unauthorized, "{error}");
     let error = aws.launch(&foreign).await.unwrap_err();
