@@ -16,6 +16,7 @@ pub mod images;
 pub mod install;
 pub mod instance;
 pub mod lab;
+pub mod load;
 mod lock;
 pub mod measure;
 pub mod network;

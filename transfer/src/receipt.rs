@@ -150,7 +150,7 @@ pub struct ManifestRef {
 }
 
 /// How an attempt's main containers ended, as the operator saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// Which attempt's results these are.
@@ -163,7 +163,7 @@ pub struct Verdict {
 }
 
 /// Whether the attempt's program succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
 pub enum Ended {
     /// Main exited 0 before any disruption.
     Succeeded,

@@ -42,7 +42,7 @@ pub struct TransferSpec {
 }
 
 /// Which job: identity (`uid`), and what `onExisting: Reuse` compares (`namespace`, `name`, `specHash`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobRef {
     /// Uid of the GpuJob.

@@ -44,6 +44,21 @@ pub async fn ensure_running(paths: &Paths) -> Result<kube::Client> {
     Ok(client)
 }
 
+/// Restarts the controller manager without the controllers that mind kubelets which do not answer: for load tests, whose kubelets
+/// send no heartbeats. `down` and `up` bring them back.
+///
+/// # Errors
+/// It cannot be started.
+pub async fn without_node_lifecycle(paths: &Paths) -> Result<()> {
+    let daemon = Daemon::server(paths, "kube-controller-manager");
+    daemon.stop(Duration::from_secs(5)).await;
+    let mut command = controller_manager(paths);
+    // Of a flag that is given twice the last one counts.
+    command.arg("--controllers=*,tokencleaner,-node-lifecycle-controller,-taint-eviction-controller,-pod-garbage-collector-controller");
+    daemon.start(&command)?;
+    Ok(())
+}
+
 fn start(paths: &Paths, name: &str, command: Command) -> Result<()> {
     let daemon = Daemon::server(paths, name);
     if daemon.pid().is_none() {

@@ -24,11 +24,13 @@ use crate::spec::JobRef;
 mod decide;
 #[cfg(test)]
 mod interleavings;
+#[cfg(test)]
+mod model;
 
 pub use decide::{Decision, Policy, Refusal, begin, claim, finish, lose, resolve, revoke, seal, standing};
 
 /// The epoch object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Epoch {
     /// Version of this format: 1.
@@ -57,7 +59,7 @@ pub struct Epoch {
 }
 
 /// How far an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Claimed; its sidecar may stage.
@@ -75,7 +77,7 @@ pub enum State {
 }
 
 /// The durable plan of a sealed attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
 pub struct PlanRef {
     /// Key below the destination.
     pub key: String,
@@ -84,7 +86,7 @@ pub struct PlanRef {
 }
 
 /// Who decides: one process, acting for one attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
     /// The job it acts for.
     pub job: JobRef,

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::crew;
-use crate::epoch::{Decision, claim};
+use crate::epoch::{Actor, Decision, claim};
+use crate::plan::{STAGING, staging};
 use crate::progress::{Meter, count, say, size};
 use crate::receipt::{Outcome, Receipt, Role, reason};
 use crate::store::ObjectStore;
@@ -14,7 +15,7 @@ use crate::store::location::Location;
 use super::commit::committed;
 use super::destination::{Changed, Destination};
 use super::roll::{Rolled, forward};
-use super::{Context, Fault, download, open, stage};
+use super::{Context, Fault, download, open, stage, sweep};
 
 /// Downloads at a time.
 const THREADS: usize = 8;
@@ -45,7 +46,12 @@ fn take(context: &Context, to: &Destination) -> Result<Option<Receipt>, Fault> {
         // Listed before the claim: a job that is refused must leave no epoch in somebody's folder.
         let policy = to.policy(&context.spec)?;
         match to.change(|found| claim(&me, found, policy))? {
-            Changed::Written(_) => return Ok(None),
+            Changed::Written(epoch) => {
+                if epoch.seq > 1 {
+                    sweep_others(to, &me)?;
+                }
+                return Ok(None);
+            }
             Changed::Decided(Decision::Committed(_)) => {
                 say("this job's results are committed already");
                 return committed(to, Role::Fetch, Outcome::AlreadyCommitted).map(Some);
@@ -68,6 +74,16 @@ fn take(context: &Context, to: &Destination) -> Result<Option<Receipt>, Fault> {
             }
         }
     }
+}
+
+/// Removes what earlier holders of the destination left staged: after this claim none of it can be committed any more. It must be
+/// gone before this attempt commits: a commit pod of theirs that slept since before their own commit was finished would still
+/// copy it, over this attempt's files (found by the model in `epoch/model.rs`).
+fn sweep_others(to: &Destination, me: &Actor) -> Result<(), Fault> {
+    let own = staging(me.attempt, &me.pod_uid);
+    let others: Vec<String> = to.keys(STAGING)?.into_iter().filter(|key| !key.starts_with(&own)).collect();
+    sweep::staging(to, others, None);
+    Ok(())
 }
 
 fn inputs(context: &Context) -> Result<Receipt, Fault> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gpujob_transfer::epoch::{Epoch, State};
 use gpujob_transfer::plan::PART;
-use gpujob_transfer::store::read;
+use gpujob_transfer::store::{ObjectStore, read};
 use rustix::process::{Signal, kill_process};
 
 use crate::attempt::{Attempt, noise, objects, pid, visible};
@@ -160,4 +160,20 @@ fn a_staging_worker_that_is_killed_is_started_again_and_seals() {
     assert_eq!(job.commit().says(), (0, "Committed"));
     assert!(visible(&bucket) == want);
     assert!(objects(&bucket, "out/.gpujob/staging/").is_empty());
+}
+
+#[test]
+fn a_claim_over_another_jobs_results_removes_what_its_dead_commit_left_staged() {
+    let bucket = weed().bucket("left-staged");
+    let (job, _) = sealed(&bucket, "first");
+    let ended = job.commit();
+    assert_eq!(ended.says(), (0, "Committed"), "{}", ended.log);
+    // What a commit leaves that died between `committed` and its sweep, and what a zombie of it would copy from.
+    let left = format!("out/.gpujob/staging/1-{}/files/a.txt", job.pod);
+    weed().store(&bucket).put(&left, b"a").unwrap();
+    let mut later = Attempt::new("later", 1, &bucket);
+    later.spec["results"]["onExisting"] = serde_json::json!("Overwrite");
+    let claimed = later.run(&["fetch"]);
+    assert_eq!(claimed.code, Some(0), "{}", claimed.log);
+    assert!(read(&weed().store(&bucket), &left, 10).unwrap().is_none(), "{}", claimed.log);
 }
