@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("!has(self.completions) && !has(self.parallelism)").message("completions and parallelism are not supported yet: apply one GpuJob for each run"),
     validation = Rule::new("!has(self.checkpoints)").message("checkpoints is not supported yet: write what you need to resume under results.path"),
-    validation = Rule::new("!has(self.onDemandAfter)").message("onDemandAfter is not supported yet: list the markets to try in markets"),
+    validation = Rule::new("!has(self.onDemandAfter) || !has(self.markets) || self.markets.size() == 2").message("onDemandAfter says when to leave spot for on-demand: name both in markets, or leave markets out"),
     validation = Rule::new("!has(self.windows)").message("windows is not supported yet: use suspend to hold the job back"),
     validation = Rule::new("!has(self.fallback)").message("fallback is not supported yet"),
     validation = Rule::new("!has(self.notify)").message("notify is not supported yet: watch the Succeeded condition"),
@@ -68,7 +68,8 @@ pub struct GpuJobSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     pub markets: Vec<Market>,
-    /// When to give up on spot. Not supported yet.
+    /// When to leave the spot market, if the pool and `markets` allow on-demand. Default: as soon as every spot offer that fits
+    /// and costs less was refused. With a deadline on-demand is bought before it is too late, whatever is said here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_demand_after: Option<OnDemandAfter>,
     /// What it may cost. Checked before anything is bought.
@@ -230,14 +231,17 @@ pub struct SecretName {
     pub secret_name: String,
 }
 
-/// When to leave the spot market.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+/// When to leave the spot market: whichever comes first.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.interruptions) || has(self.waiting)").message("onDemandAfter needs interruptions, waiting or both"))]
 pub struct OnDemandAfter {
-    /// After this many interruptions.
+    /// After this many interruptions: from then on on-demand is bought first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
     pub interruptions: Option<i32>,
-    /// After this long without capacity.
+    /// After an attempt has waited this long for spot capacity: then on-demand is bought if no spot offer that costs less is
+    /// to be had. `0s`: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Seconds>,
 }

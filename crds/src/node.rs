@@ -100,6 +100,21 @@ pub struct Reservation {
     pub attempt: i32,
     /// The GPUs it holds.
     pub gpus: i32,
+    /// What its pods ask for besides: what is left for others on a node with many GPUs. Absent: its share by GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<Asks>,
+}
+
+/// What the pods of an attempt ask of a node, GPUs aside.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct Asks {
+    /// Millicores.
+    pub millicores: i64,
+    /// MiB of memory.
+    pub memory_mib: i64,
+    /// MiB of ephemeral storage.
+    pub disk_mib: i64,
 }
 
 /// What is known of the instance.

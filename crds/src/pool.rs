@@ -57,6 +57,12 @@ pub struct GpuPoolSpec {
     /// How long an instance may live at all: its own timer ends it then, operator or not. Default `168h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lifetime: Option<Seconds>,
+    /// How long an instance may take to join the cluster before it is given back and replaced. Default `15m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_deadline: Option<Seconds>,
+    /// How long a Node that is Ready may be without its GPUs before it is given back and replaced. Default `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_deadline: Option<Seconds>,
     /// The namespaces whose jobs may use it. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<LabelSelector>,
@@ -236,6 +242,40 @@ pub struct GpuPoolStatus {
     /// When the settings were last accepted by the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared_time: Option<Time>,
+    /// What the provider refused or took back lately: a restarted operator need not ask again. What has grown old is
+    /// dropped with the next write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub memory: Vec<Remembered>,
+}
+
+/// One thing that is remembered of a provider's answers.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Remembered {
+    /// `NoCapacity` and `PriceTooLow` speak of one offer, `QuotaExceeded` of a family in a market, `NoAddresses` of a zone's
+    /// subnet, `PoolBlocked` of the whole pool, `Interrupted` of an offer that was taken back.
+    pub reason: String,
+    /// The market.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub market: Option<Market>,
+    /// Such as `g6.xlarge`; of a quota the family, such as `g`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_type: Option<String>,
+    /// Such as `us-east-1a`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The provider's code, such as `InsufficientInstanceCapacity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The provider's words, where a person can do something: such as which quota to raise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How often in a row before. Of `Interrupted`: thousandths of interruptions at `time`; the count halves every two hours.
+    pub count: i32,
+    /// Not tried again before. Of `Interrupted`: the last one.
+    pub time: Time,
 }
 
 impl GpuPoolSpec {
@@ -267,6 +307,24 @@ impl GpuPoolSpec {
     #[must_use]
     pub fn max_lifetime(&self) -> i64 {
         self.max_lifetime.map_or(168 * 3600, |s| s.0)
+    }
+
+    /// Seconds that an instance may take to join.
+    #[must_use]
+    pub fn join_deadline(&self) -> i64 {
+        self.join_deadline.map_or(900, |s| s.0)
+    }
+
+    /// Seconds that a Ready Node may be without its GPUs.
+    #[must_use]
+    pub fn gpu_deadline(&self) -> i64 {
+        self.gpu_deadline.map_or(300, |s| s.0)
+    }
+
+    /// GiB of an instance's root volume.
+    #[must_use]
+    pub fn disk_gib(&self) -> i64 {
+        self.aws.as_ref().and_then(|aws| aws.disk.as_ref()).and_then(|disk| disk.size_gib).unwrap_or(100).into()
     }
 
     /// The name that Nodes offer GPUs under.

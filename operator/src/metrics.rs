@@ -24,7 +24,11 @@ struct Values {
     looks: BTreeMap<(&'static str, &'static str), u64>,
     orphans: BTreeMap<String, u64>,
     jobs: BTreeMap<&'static str, u64>,
+    given_up: BTreeMap<[String; 4], u64>,
 }
+
+/// The most rows of a counter whose labels come from a cloud: images change for years.
+const ROWS: usize = 500;
 
 /// A value that is read at the moment of asking: its name, its help, and its values by label text.
 pub type Gauge = (&'static str, &'static str, Vec<(String, f64)>);
@@ -85,6 +89,17 @@ impl Metrics {
         *self.0.lock().expect("no panic holds this lock").looks.entry((controller, outcome)).or_default() += 1;
     }
 
+    /// An instance was given back because it did not become what was bought: it never joined (`join`), its GPUs never came
+    /// (`gpu`), or its Node fell silent (`silent`).
+    pub fn gave_up(&self, step: &str, image: &str, instance_type: &str, zone: &str) {
+        let rows = &mut self.0.lock().expect("no panic holds this lock").given_up;
+        let mut row = [step, image, instance_type, zone].map(str::to_owned);
+        if rows.len() >= ROWS && !rows.contains_key(&row) {
+            row = [step, "other", "other", "other"].map(str::to_owned);
+        }
+        *rows.entry(row).or_default() += 1;
+    }
+
     /// A job ended.
     pub fn job_ended(&self, outcome: &'static str) {
         *self.0.lock().expect("no panic holds this lock").jobs.entry(outcome).or_default() += 1;
@@ -132,6 +147,13 @@ impl Metrics {
             line(format_args!("gpujob_jobs_ended_total{{outcome=\"{outcome}\"}} {n}"));
         }
         line(format_args!(
+            "# HELP gpujob_nodes_given_up Instances given back because they did not become what was bought.\n# TYPE gpujob_nodes_given_up counter"
+        ));
+        for ([step, image, instance_type, zone], n) in &values.given_up {
+            let labels = format!("step=\"{step}\",image=\"{image}\",type=\"{instance_type}\",zone=\"{zone}\"");
+            line(format_args!("gpujob_nodes_given_up_total{{{labels}}} {n}"));
+        }
+        line(format_args!(
             "# HELP gpujob_api_requests Requests to the API server, by verb, resource and HTTP status (0: no answer).\n# TYPE gpujob_api_requests counter"
         ));
         for (Asked { verb, resource, code }, n) in requests.rows() {
@@ -159,5 +181,16 @@ mod tests {
         );
         assert!(text.contains("outcome=\"NoCapacity\",le=\"0.25\"} 0"));
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn labels_from_a_cloud_stay_bounded() {
+        let metrics = Metrics::default();
+        for n in 0..600 {
+            metrics.gave_up("join", &format!("ami-{n}"), "g6.xlarge", "a");
+        }
+        let text = metrics.render(&[], &Default::default());
+        assert!(text.contains("gpujob_nodes_given_up_total{step=\"join\",image=\"ami-0\",type=\"g6.xlarge\",zone=\"a\"} 1"));
+        assert!(text.contains("gpujob_nodes_given_up_total{step=\"join\",image=\"other\",type=\"other\",zone=\"other\"} 100"));
     }
 }

@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Container, Namespace, Node, Pod};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,25 @@ pub struct Stores {
     pub k8s_nodes: Store<Node>,
     /// Namespaces, for pools that admit some.
     pub namespaces: Store<Namespace>,
+    /// GpuNodes that were seen to go.
+    pub departed: Arc<Departed>,
+}
+
+/// The UIDs of GpuNodes that went since this was last read. A cache says of an object that it does not hold only that: the
+/// scheduler has to know whether what it wrote has not come yet, or has gone already.
+#[derive(Debug, Default)]
+pub struct Departed(Mutex<BTreeSet<String>>);
+
+impl Departed {
+    fn note(&self, uid: Option<String>) {
+        self.0.lock().expect("no panic holds this lock").extend(uid);
+    }
+
+    /// Those that went since the last call.
+    #[must_use]
+    pub fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.0.lock().expect("no panic holds this lock"))
+    }
 }
 
 impl Stores {
@@ -54,8 +74,12 @@ impl Stores {
 pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToken) -> Stores {
     let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
     let all = watcher::Config::default;
-    let q = queues.clone();
-    let nodes = reflect(Api::<GpuNode>::all(client.clone()), all(), trim, shutdown, move |node, _| {
+    let departed = Arc::new(Departed::default());
+    let (q, gone_nodes) = (queues.clone(), departed.clone());
+    let nodes = reflect(Api::<GpuNode>::all(client.clone()), all(), trim, shutdown, move |node, gone| {
+        if gone {
+            gone_nodes.note(node.uid());
+        }
         let _ = q.nodes.send(node.name_any());
         let _ = q.pools.send(node.spec.pool.clone());
         for r in node.reservations().iter().chain(&node.spec.launched_for) {
@@ -102,7 +126,7 @@ pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToke
     let namespaces = reflect(Api::<Namespace>::all(client.clone()), all(), trim, shutdown, move |_, _| {
         let _ = q.scheduler.send(());
     });
-    Stores { jobs, nodes, pools, pods, k8s_nodes, namespaces }
+    Stores { jobs, nodes, pools, pods, k8s_nodes, namespaces, departed }
 }
 
 fn reflect<K>(

@@ -2,7 +2,7 @@
 //! repeat.
 
 use super::observe::{LaunchAnswer, NodeWorld, observe, scope};
-use super::plan::{Action, plan};
+use super::plan::{Action, NEVER_JOINED, NO_GPU, SILENT, plan};
 use crate::context::{ApiError, Ctx, within};
 use gpujob_crds::node::{GpuNodeStatus, InstanceStatus};
 use gpujob_crds::{GpuJob, GpuNode, conditions, names};
@@ -90,7 +90,10 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
                 ..Default::default()
             };
             match within(nodes.delete(&name, &params)).await {
-                Ok(_) => tracing::info!(node = name, why, "giving the instance back"),
+                Ok(_) => {
+                    tracing::info!(node = name, why, "giving the instance back");
+                    count_given_up(ctx, node, why);
+                }
                 Err(error) if error.is_conflict() || error.is_not_found() => {} // not the version that was seen empty
                 Err(error) => return Err(error.into()),
             }
@@ -115,6 +118,19 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
         }
     }
     Ok(())
+}
+
+/// Counts an instance that did not become what was bought, by what a person would look for: the image, the type, the zone.
+fn count_given_up(ctx: &Ctx, node: &GpuNode, why: &str) {
+    let Some(step) = [(NEVER_JOINED, "join"), (NO_GPU, "gpu"), (SILENT, "silent")].iter().find(|(text, _)| *text == why).map(|(_, s)| s)
+    else {
+        return;
+    };
+    let offers = ctx.capacity.offers(&node.spec.pool);
+    let image = offers.as_ref().and_then(|o| o.prepared.image()).unwrap_or("unknown");
+    let instance = node.status.as_ref().and_then(|s| s.instance.as_ref());
+    let (instance_type, zone) = instance.map_or(("unknown", "unknown"), |i| (i.instance_type.as_str(), i.zone.as_str()));
+    ctx.metrics.gave_up(step, image, instance_type, zone);
 }
 
 /// Whether this instance was told to end within the last seconds. Its end is announced by every listing, and each of them
@@ -179,24 +195,29 @@ fn start_launch(ctx: &Arc<Ctx>, launches: &Arc<Launches>, node: &Arc<GpuNode>) {
             let mut refusals = error.refusals.clone();
             if error.class.is_refusal() {
                 let named = |r: &Refusal| error.refusals.iter().any(|n| n.instance_type == r.instance_type && n.zone == r.zone);
-                refusals.extend(every_offer(&node, &error.class).into_iter().filter(|r| !named(r)));
+                // A quota or a subnet that was named is not that of all the others.
+                let rest = if error.refusals.is_empty() { &error.class } else { &ErrorClass::Capacity };
+                refusals.extend(every_offer(&node, rest).into_iter().filter(|r| !named(r)));
             }
             sent.unsure |= error.class.may_have_happened();
             // An answer about offers is an answer to this very token; one about the call says nothing of an earlier send.
             let answered = !error.refusals.is_empty() || !sent.unsure;
             let definite =
                 answered && !error.class.may_have_happened() && !matches!(error.class, ErrorClass::Throttled | ErrorClass::NotFound);
-            ctx.capacity.refused(&node.spec.region, &refusals, now);
+            ctx.capacity.refused(&node.spec.pool, &node.spec.region, &refusals, &error.message, now);
             if matches!(error.class, ErrorClass::Invalid | ErrorClass::Unauthorized) {
                 ctx.capacity.block_pool(&node.spec.pool, &error, now);
             }
-            let wait = SignedDuration::try_from(error.class.first_wait()).unwrap_or_default().saturating_mul(1 << sent.tries.min(6));
+            let wait = SignedDuration::try_from(error.class.first_wait())
+                .unwrap_or_default()
+                .saturating_mul(1 << sent.tries.saturating_sub(1).min(6));
             LaunchAnswer { class: error.class, message: error.message, definite, retry_at: now.saturating_add(wait).unwrap_or(now) }
         });
         drop(known);
         ctx.cloud_view.refresh();
         let _ = ctx.queues.nodes.send(node.name_any());
         let _ = ctx.queues.scheduler.send(());
+        let _ = ctx.queues.pools.send(node.spec.pool.clone()); // it keeps what was refused
     });
 }
 
@@ -224,9 +245,9 @@ async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<(), gpujob_provider_core::P
     let timed = ctx.metrics.provider_call(&node.spec.provider, "launch");
     let launched = timed.done(provider.launch(&call).await)?;
     tracing::info!(node = call.node, id = launched.id, instance_type = launched.instance_type, zone = launched.zone, "launched");
-    ctx.capacity.refused(&node.spec.region, &launched.refusals, ctx.clock.now());
+    ctx.capacity.refused(&node.spec.pool, &node.spec.region, &launched.refusals, "", ctx.clock.now());
     ctx.capacity.unblock_pool(&node.spec.pool);
-    ctx.capacity.bought(&node.spec.region, launched.market, &launched.instance_type, &launched.zone);
+    ctx.capacity.bought(&node.spec.pool, &node.spec.region, launched.market, &launched.instance_type, &launched.zone);
     let offer = node.spec.launch.offers.iter().find(|o| o.instance_type == launched.instance_type && o.zone == launched.zone);
     let more = launched.instance.as_ref();
     let instance = InstanceStatus {

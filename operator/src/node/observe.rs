@@ -1,6 +1,7 @@
 //! Everything that the plan of one GpuNode looks at.
 
 use crate::context::Ctx;
+use gpujob_crds::pool::GpuPoolSpec;
 use gpujob_crds::{GpuNode, names};
 use gpujob_provider_core::{Instance, Scope};
 use jiff::Timestamp;
@@ -14,6 +15,9 @@ pub(super) struct NodeWorld {
     pub(super) node: Arc<GpuNode>,
     /// Seconds of the pool's idle window. Zero when the pool is gone: nothing will come.
     pub(super) idle_after: i64,
+    /// Seconds that the pool gives an instance to join, and a Ready Node to have its GPUs.
+    pub(super) join_deadline: i64,
+    pub(super) gpu_deadline: i64,
     /// Instances that carry this GpuNode's UID, by id.
     pub(super) instances: Vec<Instance>,
     /// Since when every listing was complete, and when the last one was asked for.
@@ -75,6 +79,8 @@ pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launch: Option<LaunchAnswer
         .collect();
     let pool = ctx.stores.pools.state().into_iter().find(|p| p.metadata.uid.as_deref() == Some(&node.spec.pool_uid));
     NodeWorld {
+        join_deadline: pool.as_ref().map_or_else(|| GpuPoolSpec::default().join_deadline(), |p| p.spec.join_deadline()),
+        gpu_deadline: pool.as_ref().map_or_else(|| GpuPoolSpec::default().gpu_deadline(), |p| p.spec.gpu_deadline()),
         idle_after: pool.map_or(0, |p| p.spec.idle_after()),
         instances,
         complete_since: seen.as_ref().and_then(|s| s.complete_since),

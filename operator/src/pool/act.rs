@@ -61,6 +61,9 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
         return Ok(Some(Duration::ZERO));
     }
     let now = ctx.clock.now();
+    // Before its offers are known, and so before anything can be bought of them.
+    let kept = pool.status.as_ref().map(|s| s.memory.as_slice()).unwrap_or_default();
+    ctx.capacity.restore(name, pool.spec.region(), kept, leads, now);
     let fresh = ctx.capacity.offers(name).filter(|known| {
         let same = pool.metadata.uid.as_deref() == Some(&known.uid) && pool.metadata.generation == Some(known.generation);
         same && now.duration_since(known.listed) < jiff::SignedDuration::from_secs(55)
@@ -86,7 +89,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
             (checked, jiff::SignedDuration::ZERO)
         }
     };
-    let wanted = match &checked {
+    let mut wanted = match &checked {
         Ok(None) => return Ok(Some(Duration::from_secs(5))), // a follower, and the leader has not prepared it yet
         Ok(Some((prepared, offers))) => {
             if age.is_zero() {
@@ -114,6 +117,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
             status(&pool, &nodes, &Checked::Refused(error), now)
         }
     };
+    wanted.memory = ctx.capacity.remembered(name, pool.spec.region(), kept, now);
     if leads && pool.status.as_ref() != Some(&wanted) {
         write(ctx, &pool, &wanted).await?;
     }
@@ -122,7 +126,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
 }
 
 /// What the provider makes of the settings now, and what it sells. Followers do not prepare: that writes in the cloud.
-async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Vec<Offer>)>, ProviderError> {
+async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Arc<Vec<Offer>>)>, ProviderError> {
     let provider: Arc<dyn MachineProvider> = ctx.clouds.machines(scope).await?;
     let prepared = if leads {
         let call = ctx.metrics.provider_call(&scope.provider, "prepare");
@@ -138,7 +142,7 @@ async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<
     if offers.iter().any(|o| o.gpus <= 0) {
         return Err(ProviderError::new(ErrorClass::Invalid, "the provider offers an instance without a GPU"));
     }
-    Ok(Some((prepared, offers)))
+    Ok(Some((prepared, Arc::new(offers))))
 }
 
 async fn finalizers(ctx: &Ctx, pool: &GpuPool, add: bool) -> Result<(), Error> {

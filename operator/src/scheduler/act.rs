@@ -1,18 +1,18 @@
 //! Runs the scheduler: at once on the first change, and at most every 50 ms after it.
 
-use super::observe::{PoolView, World, is_older, observe};
-use super::offers::{Rung, Why};
+use super::observe::{Memory, PoolView, World, is_older, observe};
+use super::offers::Rung;
 use super::plan::{Action, Plan, plan};
+use super::tell::Teller;
+use super::why::Why;
 use crate::context::{ApiError, Ctx, within};
 use futures::StreamExt;
-use gpujob_crds::conditions::{self, Status, job as condition, want};
 use gpujob_crds::node::LaunchIntent;
-use gpujob_crds::{GpuJob, GpuNode, GpuNodeSpec, Reservation, names};
+use gpujob_crds::{GpuNode, GpuNodeSpec, Reservation, names};
 use gpujob_provider_core::{ProviderError, Rendering, Scope};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use serde_json::json;
+use kube::api::{Api, PostParams};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 const PACE: Duration = Duration::from_millis(50);
-const MANAGER: &str = "gpujob/scheduler";
+pub(super) const MANAGER: &str = "gpujob/scheduler";
+/// Writes at a time: a burst of jobs is not served one round trip after the other.
+const WRITES: usize = 16;
 
-/// The scheduler's own memory: GpuNodes that it wrote and that the cache may not show yet. Without it a second pass on a
-/// cache that is behind would reserve twice.
+/// The scheduler and what it remembers from one pass to the next. Without its own writes among that, a second pass on a cache
+/// that is behind would reserve twice.
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    own: BTreeMap<String, (Arc<GpuNode>, Timestamp)>,
+    memory: Memory,
     /// Passes in a row in which a write failed.
     failures: u32,
 }
@@ -47,6 +49,7 @@ enum ActError {
 /// Plans whenever something changes, until `shutdown`.
 pub async fn run(ctx: Arc<Ctx>, mut changes: UnboundedReceiver<()>, shutdown: CancellationToken) {
     let mut scheduler = Scheduler::default();
+    let teller = Teller::start(ctx.clone(), shutdown.clone());
     let mut wake: Option<Duration> = None;
     loop {
         let pause = wake.unwrap_or(Duration::from_secs(60));
@@ -57,8 +60,10 @@ pub async fn run(ctx: Arc<Ctx>, mut changes: UnboundedReceiver<()>, shutdown: Ca
             () = tokio::time::sleep(pause) => {}
         }
         while changes.try_recv().is_ok() {}
+        let departed = ctx.stores.departed.take();
+        scheduler.memory.own.retain(|_, (node, _)| node.metadata.uid.as_ref().is_none_or(|uid| !departed.contains(uid)));
         if ctx.leader.is_leader() {
-            wake = scheduler.pass(&ctx).await;
+            wake = scheduler.pass(&ctx, &teller).await;
         }
         tokio::time::sleep(PACE).await;
     }
@@ -66,35 +71,40 @@ pub async fn run(ctx: Arc<Ctx>, mut changes: UnboundedReceiver<()>, shutdown: Ca
 
 impl Scheduler {
     /// One pass: observe, plan, act. Returns when to plan again by itself.
-    pub async fn pass(&mut self, ctx: &Arc<Ctx>) -> Option<Duration> {
+    async fn pass(&mut self, ctx: &Arc<Ctx>, teller: &Teller) -> Option<Duration> {
         let now = ctx.clock.now();
         self.forget(ctx, now);
-        let own = self.own.iter().map(|(name, (node, _))| (name.clone(), node.clone())).collect();
-        let world = observe(ctx, &own, now);
+        let world = observe(ctx, &mut self.memory, now);
         let mut plan = if world.pending.is_empty() { Plan::default() } else { plan(&world, now) };
+        let groups = by_node(std::mem::take(&mut plan.actions));
         let mut failed = false;
-        for action in std::mem::take(&mut plan.actions) {
-            match act(ctx, &world, &action).await {
-                Ok(node) => {
-                    self.own.insert(node.name_any(), (Arc::new(node), now));
-                }
-                Err(error) => {
-                    failed = true;
-                    if let (Action::Reserve { node, .. }, ActError::Api(error)) = (&action, &error)
-                        && error.is_not_found()
-                    {
-                        self.own.remove(&node.name_any());
+        let mut done = futures::stream::iter(groups.into_iter().map(|group| act_in_turn(ctx, &world, group))).buffer_unordered(WRITES);
+        while let Some(results) = done.next().await {
+            for (action, result) in results {
+                match result {
+                    Ok(node) => {
+                        self.memory.own.insert(node.name_any(), (Arc::new(node), now));
                     }
-                    // Somebody else wrote first: the watch brings it, and there is nothing to tell.
-                    if !matches!(&error, ActError::Api(error) if error.is_conflict() || error.is_not_found()) {
-                        tracing::warn!(%error, "scheduling");
-                        let message = format!("a node could not be reserved: {error}; it is tried again");
-                        plan.waiting.insert(action.job_uid().to_owned(), Why { reason: "WriteFailed".into(), message, ..Why::default() });
+                    Err(error) => {
+                        failed = true;
+                        if let (Action::Reserve { node, .. }, ActError::Api(error)) = (&action, &error)
+                            && error.is_not_found()
+                        {
+                            self.memory.own.remove(&node.name_any());
+                        }
+                        // Somebody else wrote first: the watch brings it, and there is nothing to tell.
+                        if !matches!(&error, ActError::Api(error) if error.is_conflict() || error.is_not_found()) {
+                            tracing::warn!(%error, "scheduling");
+                            let message = format!("a node could not be reserved: {error}; it is tried again");
+                            let why = Arc::new(Why::new("WriteFailed", message));
+                            plan.waiting.extend(action.jobs().iter().map(|job| (*job, why.clone())));
+                        }
                     }
                 }
             }
         }
-        say_why(ctx, &world, &plan, now).await;
+        drop(done);
+        teller.tell(&world, &plan, now);
         let wake = plan.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(10));
         self.failures = if failed { (self.failures + 1).min(7) } else { 0 };
         let retry = failed.then(|| Duration::from_millis(125 << self.failures));
@@ -103,33 +113,68 @@ impl Scheduler {
 
     /// Drops what the cache has caught up with, and what it has not shown for so long that it must be gone.
     fn forget(&mut self, ctx: &Ctx, now: Timestamp) {
-        self.own.retain(|name, (mine, written)| match ctx.stores.nodes.get(&kube::runtime::reflector::ObjectRef::new(name)) {
+        self.memory.own.retain(|name, (mine, written)| match ctx.stores.nodes.get(&kube::runtime::reflector::ObjectRef::new(name)) {
             Some(cached) => is_older(&cached, mine),
             None => now.duration_since(*written) < jiff::SignedDuration::from_secs(30),
         });
     }
 }
 
+/// The actions by the GpuNode that they write, each group and the actions in it in their order.
+fn by_node(actions: Vec<Action>) -> Vec<Vec<Action>> {
+    let mut groups: Vec<Vec<Action>> = vec![];
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for action in actions {
+        match &action {
+            Action::Launch { .. } => groups.push(vec![action]),
+            Action::Reserve { node, .. } => match known.get(&node.name_any()) {
+                Some(n) => groups[*n].push(action),
+                None => {
+                    known.insert(node.name_any(), groups.len());
+                    groups.push(vec![action]);
+                }
+            },
+        }
+    }
+    groups
+}
+
+/// Several reservations on one GpuNode: each on the version that the one before has made, up to the first that fails.
+async fn act_in_turn(ctx: &Ctx, world: &World, group: Vec<Action>) -> Vec<(Action, Result<GpuNode, ActError>)> {
+    let mut results: Vec<(Action, Result<GpuNode, ActError>)> = vec![];
+    for mut action in group {
+        match (&mut action, results.last()) {
+            (Action::Reserve { node, .. }, Some((_, Ok(newer)))) => *node = Arc::new(newer.clone()),
+            (_, Some((_, Err(_)))) => break,
+            _ => {}
+        }
+        let result = act(ctx, world, &action).await;
+        results.push((action, result));
+    }
+    results
+}
+
 async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ActError> {
     match action {
-        Action::Reserve { node, reservation } => {
+        Action::Reserve { node, reservation, .. } => {
             let written = crate::reservation::add(ctx, node, reservation).await?;
             tracing::info!(node = node.name_any(), job = reservation.name, attempt = reservation.attempt, "reserved");
             Ok(written)
         }
-        Action::Launch { name, reservation, rung } => {
+        Action::Launch { name, reservations, rung, .. } => {
             let view = &world.pools[rung.pool];
-            let intent = intent(ctx, view, name, reservation, rung)?;
+            let intent = intent(ctx, view, name, reservations, rung)?;
+            let first = &reservations[0];
             let api = Api::<GpuNode>::all(ctx.client.clone());
             match within(api.create(&PostParams { field_manager: Some(MANAGER.into()), ..Default::default() }, &intent)).await {
                 Ok(written) => {
                     let best = &rung.offers[0];
-                    tracing::info!(node = name, job = reservation.name, offer = best.label(), price = %best.price, offers = rung.offers.len(), "buying");
+                    tracing::info!(node = name, job = first.name, jobs = reservations.len(), offer = best.label(), price = %best.price, offers = rung.offers.len(), "buying");
                     Ok(written)
                 }
                 // An answer that was lost, or another leader: the name says that it is the same intent; the UID says whose.
                 Err(error) if error.is_conflict() => match within(api.get(name)).await {
-                    Ok(there) if there.reservation_of(&reservation.job_uid).is_some() => Ok(there),
+                    Ok(there) if there.reservation_of(&first.job_uid).is_some() => Ok(there),
                     _ => Err(error.into()),
                 },
                 Err(error) => Err(error.into()),
@@ -139,7 +184,7 @@ async fn act(ctx: &Ctx, world: &World, action: &Action) -> Result<GpuNode, ActEr
 }
 
 /// The whole intent: finalizer, reservation and rendered request in one write. The launch follows from it alone.
-fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, rung: &Rung) -> Result<GpuNode, ActError> {
+fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservations: &[Reservation], rung: &Rung) -> Result<GpuNode, ActError> {
     let pool = &view.pool;
     let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
     let Some(provider) = ctx.clouds.ready(&scope) else { return Err(ActError::NotConnected(scope)) };
@@ -159,7 +204,7 @@ fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, run
             pool_uid: pool.uid().unwrap_or_default(),
             provider: pool.spec.provider().into(),
             region: pool.spec.region().into(),
-            launched_for: vec![reservation.clone()],
+            launched_for: reservations.to_vec(),
             launch: LaunchIntent {
                 ordinal: 1,
                 market: Some(rung.market),
@@ -174,53 +219,4 @@ fn intent(ctx: &Ctx, view: &PoolView, name: &str, reservation: &Reservation, run
     node.metadata.labels =
         Some([(names::POOL_LABEL, pool.name_any()), (names::MANAGED_BY, names::MANAGER.to_owned())].map(|(k, v)| (k.to_owned(), v)).into());
     Ok(node)
-}
-
-/// Writes why each job waits, that those which got a reservation do not, and that those which no longer ask wait for nothing:
-/// only where that changes something, and several at a time.
-async fn say_why(ctx: &Ctx, world: &World, plan: &Plan, now: Timestamp) {
-    let reserved = Why { reason: "Reserved".into(), message: "a node is reserved".into(), ..Why::default() };
-    let over = Why { reason: "NotWaiting".into(), message: "the job asks for no node".into(), ..Why::default() };
-    let asking = world.pending.iter().filter_map(|pending| {
-        let key = kube::runtime::reflector::ObjectRef::<GpuJob>::new(&pending.name).within(&pending.namespace);
-        let job = ctx.stores.jobs.get(&key).filter(|j| j.metadata.uid.as_deref() == Some(&pending.uid))?;
-        let (status, why) = plan.waiting.get(&pending.uid).map_or((Status::True, &reserved), |why| (Status::False, why));
-        Some((job, status, why))
-    });
-    let silent = world.silent.iter().map(|job| (job.clone(), Status::False, &over));
-    let writes = asking.chain(silent).map(|(job, status, why)| async move {
-        if let Err(error) = write_why(ctx, &job, status, why, now).await {
-            tracing::debug!(job = job.name_any(), %error, "saying why it waits");
-        }
-    });
-    futures::stream::iter(writes).buffer_unordered(8).collect::<()>().await;
-}
-
-async fn write_why(ctx: &Ctx, job: &GpuJob, status: Status, why: &Why, now: Timestamp) -> Result<(), ApiError> {
-    let old = job.status.clone().unwrap_or_default();
-    let mut all: Vec<_> = old.conditions.iter().filter(|c| c.type_ == condition::ASSIGNED).cloned().collect();
-    conditions::set(
-        &mut all,
-        &want(condition::ASSIGNED, status, &why.reason, why.message.clone()),
-        job.metadata.generation.unwrap_or(1),
-        now,
-    );
-    let waiting = (status == Status::False && why.reason != "NotWaiting")
-        .then(|| gpujob_crds::job_status::Waiting { next_try: why.next_try.map(whole_second), tried: why.tried.clone() });
-    if conditions::find(&old.conditions, condition::ASSIGNED) == all.first() && old.waiting == waiting {
-        return Ok(());
-    }
-    let mut value = json!({"conditions": all});
-    if let Some(waiting) = waiting {
-        value["waiting"] = json!(waiting);
-    }
-    let patch = json!({"apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuJob", "metadata": {"name": job.name_any(), "uid": job.uid()}, "status": value});
-    let api = Api::<GpuJob>::namespaced(ctx.client.clone(), &job.namespace().unwrap_or_default());
-    within(api.patch_status(&job.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))).await?;
-    Ok(())
-}
-
-/// As the API writes times: what is compared with the next read must survive the way there.
-fn whole_second(at: Timestamp) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
-    k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

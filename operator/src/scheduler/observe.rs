@@ -1,7 +1,8 @@
 //! Everything that the scheduler's plan looks at, sorted and complete.
 
-use super::demand::{Pending, pending};
-use crate::capacity::{Believed, Blocked};
+use super::demand::{Pending, Read, Wants, pending};
+use super::room::Room;
+use crate::capacity::{Blocked, Record};
 use crate::context::Ctx;
 use crate::watch::sorted;
 use gpujob_crds::{GpuJob, GpuNode, GpuPool, conditions};
@@ -10,7 +11,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
-use std::collections::BTreeMap;
+use kube::runtime::reflector::ObjectRef;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The scheduler's view.
@@ -18,9 +20,14 @@ use std::sync::Arc;
 pub(super) struct World {
     /// By priority, then age, then UID.
     pub(super) pending: Vec<Pending>,
+    /// The jobs of `pending`, in its order.
+    pub(super) jobs: Vec<Arc<GpuJob>>,
     /// Jobs that ask for nothing now and whose status still says what they wait for.
     pub(super) silent: Vec<Arc<GpuJob>>,
+    /// By name.
     pub(super) nodes: Vec<Arc<GpuNode>>,
+    /// What the Nodes that have joined really offer, by the GpuNode's name.
+    pub(super) offered: BTreeMap<String, Room>,
     pub(super) pools: Vec<PoolView>,
     /// Labels of each namespace.
     pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
@@ -33,34 +40,104 @@ pub(super) struct PoolView {
     pub(super) ready: bool,
     pub(super) why_not: String,
     pub(super) prepared: Option<Prepared>,
-    pub(super) offers: Vec<(Offer, Option<Believed>)>,
+    pub(super) offers: Arc<Vec<Offer>>,
+    /// What is remembered of each offer, in their order.
+    pub(super) records: Vec<Record>,
+    /// What Nodes of a type really offered, with the settings that the pool has now.
+    pub(super) learned: BTreeMap<String, Room>,
     pub(super) blocked: Option<Blocked>,
 }
 
-/// `own` holds GpuNodes that this scheduler has written and that the cache may not show yet.
-pub(super) fn observe(ctx: &Ctx, own: &BTreeMap<String, Arc<GpuNode>>, now: Timestamp) -> World {
-    let mut nodes = sorted(&ctx.stores.nodes);
-    for mine in own.values() {
-        match nodes.iter_mut().find(|n| n.metadata.name == mine.metadata.name) {
-            Some(cached) if is_older(cached, mine) => *cached = mine.clone(),
-            Some(_) => {}
-            None => nodes.push(mine.clone()),
+/// What the scheduler remembers from one look to the next. All of it can be lost.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// GpuNodes that this scheduler has written and that the cache may not show yet.
+    pub(super) own: BTreeMap<String, (Arc<GpuNode>, Timestamp)>,
+    pub(super) read: Read,
+    /// What Nodes really offered: by the pool's UID, the time since which its settings are what they are, and the type. After a
+    /// restart the Nodes that are there teach it again.
+    learned: BTreeMap<(String, Option<Timestamp>), BTreeMap<String, Room>>,
+}
+
+pub(super) fn observe(ctx: &Ctx, memory: &mut Memory, now: Timestamp) -> World {
+    let mut nodes: BTreeMap<String, Arc<GpuNode>> = ctx.stores.nodes.state().into_iter().map(|n| (n.name_any(), n)).collect();
+    for (name, (mine, _)) in &memory.own {
+        if nodes.get(name).is_none_or(|cached| is_older(cached, mine)) {
+            nodes.insert(name.clone(), mine.clone());
         }
     }
-    nodes.sort_by_key(|n| n.name_any());
-    let (mut waiting, mut silent) = (Vec::<Pending>::new(), vec![]);
-    for job in sorted(&ctx.stores.jobs) {
-        match pending(&job, now) {
-            Some(one) if nodes.iter().any(|n| n.reservation_of(&one.uid).is_some()) => {}
-            Some(one) => waiting.push(one),
+    let nodes: Vec<Arc<GpuNode>> = nodes.into_values().collect();
+    let pools = sorted(&ctx.stores.pools);
+    let offered = learn(ctx, &nodes, &pools, &mut memory.learned);
+    let held = held(&nodes);
+    let (mut waiting, mut silent) = (Vec::<(Pending, Arc<GpuJob>)>::new(), vec![]);
+    for job in ctx.stores.jobs.state() {
+        match pending(&job, &mut memory.read, now) {
+            Some(one) if held.get(one.uid.as_str()).is_some_and(|last| last.is_none_or(|attempt| attempt >= one.attempt)) => {}
+            Some(one) => waiting.push((one, job)),
             None if job.status.as_ref().is_some_and(|s| s.waiting.is_some()) => silent.push(job),
             None => {}
         }
     }
-    waiting.sort_by(|a, b| (-a.priority, a.created, &a.uid).cmp(&(-b.priority, b.created, &b.uid)));
-    let pools = sorted(&ctx.stores.pools).into_iter().map(|pool| view(ctx, pool, now)).collect();
+    silent.sort_by_cached_key(|job| (job.namespace(), job.name_any()));
+    waiting.sort_by(|(a, _), (b, _)| (-a.priority, a.created, &a.uid).cmp(&(-b.priority, b.created, &b.uid)));
+    let (pending, jobs): (Vec<Pending>, Vec<Arc<GpuJob>>) = waiting.into_iter().unzip();
+    memory.read.keep(&pending);
+    let pools = pools.into_iter().map(|pool| view(ctx, pool, &memory.learned, now)).collect();
     let namespaces = ctx.stores.namespaces.state().iter().map(|n| (n.name_any(), n.labels().clone())).collect();
-    World { pending: waiting, silent, nodes, pools, namespaces }
+    World { pending, jobs, silent, nodes, offered, pools, namespaces }
+}
+
+/// The jobs that hold a reservation, by UID: `None` for one that counts for every attempt. One on a GpuNode whose end has begun
+/// counts for the attempts up to its own, and for none if no pod could be made there: the job gets another node at once, and not
+/// when the old one's end is proved.
+fn held(nodes: &[Arc<GpuNode>]) -> BTreeMap<&str, Option<i32>> {
+    let mut held = BTreeMap::new();
+    for node in nodes {
+        let status = node.status.as_ref();
+        let ending = node.metadata.deletion_timestamp.is_some() || status.is_some_and(|s| s.interrupted.is_some());
+        let used = status.is_some_and(|s| conditions::is_true(&s.conditions, conditions::node::REGISTERED));
+        for r in node.reservations() {
+            let entry = held.entry(r.job_uid.as_str());
+            if !ending {
+                *entry.or_default() = None;
+            } else if used {
+                entry.and_modify(|last: &mut Option<i32>| *last = last.map(|l| l.max(r.attempt))).or_insert(Some(r.attempt));
+            }
+        }
+    }
+    held
+}
+
+/// Notes what every Node that has joined offers, and returns it by GpuNode.
+fn learn(
+    ctx: &Ctx,
+    nodes: &[Arc<GpuNode>],
+    pools: &[Arc<GpuPool>],
+    learned: &mut BTreeMap<(String, Option<Timestamp>), BTreeMap<String, Room>>,
+) -> BTreeMap<String, Room> {
+    let current: BTreeSet<(String, Option<Timestamp>)> = pools.iter().map(|p| (p.uid().unwrap_or_default(), settled(p))).collect();
+    learned.retain(|key, _| current.contains(key));
+    let since: BTreeMap<&str, Option<Timestamp>> = current.iter().map(|(uid, since)| (uid.as_str(), *since)).collect();
+    let mut offered = BTreeMap::new();
+    for node in nodes {
+        let Some(status) = &node.status else { continue };
+        let Some(joined) = status.node_name.as_ref().and_then(|name| ctx.stores.k8s_nodes.get(&ObjectRef::new(name))) else { continue };
+        let Some(room) = Room::offered(&joined) else { continue };
+        offered.insert(node.name_any(), room);
+        // Bought with the settings of now: another image or disk has another room.
+        let created = node.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        let Some(since) = since.get(node.spec.pool_uid.as_str()).filter(|since| created >= **since) else { continue };
+        if let Some(instance) = &status.instance {
+            learned.entry((node.spec.pool_uid.clone(), *since)).or_default().insert(instance.instance_type.clone(), room);
+        }
+    }
+    offered
+}
+
+/// Since when the pool's settings are what they are.
+fn settled(pool: &GpuPool) -> Option<Timestamp> {
+    pool.status.as_ref().and_then(|s| s.prepared_time.as_ref()).map(|t| t.0)
 }
 
 /// Whether `cached` is from before `mine`. Resource versions of one kind may be compared as numbers (Kubernetes 1.35 API
@@ -70,12 +147,17 @@ pub(super) fn is_older(cached: &GpuNode, mine: &GpuNode) -> bool {
     cached.metadata.uid == mine.metadata.uid && version(cached) < version(mine)
 }
 
-fn view(ctx: &Ctx, pool: Arc<GpuPool>, now: Timestamp) -> PoolView {
-    let status = pool.status.as_ref();
-    let condition = status.and_then(|s| conditions::find(&s.conditions, conditions::pool::READY));
-    let known = ctx.capacity.offers(&pool.name_any()).filter(|o| pool.metadata.uid.as_deref() == Some(&o.uid));
+fn view(
+    ctx: &Ctx,
+    pool: Arc<GpuPool>,
+    learned: &BTreeMap<(String, Option<Timestamp>), BTreeMap<String, Room>>,
+    now: Timestamp,
+) -> PoolView {
+    let name = pool.name_any();
+    let condition = pool.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::pool::READY));
+    let known = ctx.capacity.offers(&name).filter(|o| pool.metadata.uid.as_deref() == Some(&o.uid));
     let deleted = pool.metadata.deletion_timestamp.is_some();
-    let region = pool.spec.region();
+    let offers = known.as_ref().map(|k| k.offers.clone()).unwrap_or_default();
     PoolView {
         ready: condition.is_some_and(|c| c.status == "True") && known.is_some() && !deleted,
         why_not: if deleted {
@@ -83,21 +165,28 @@ fn view(ctx: &Ctx, pool: Arc<GpuPool>, now: Timestamp) -> PoolView {
         } else {
             condition.map_or_else(|| "is being checked".into(), |c| c.message.clone())
         },
-        prepared: known.as_ref().map(|k| k.prepared.clone()),
-        offers: known
-            .map(|k| k.offers.into_iter().map(|o| (o.clone(), ctx.capacity.refusal(region, &o, now))).collect())
-            .unwrap_or_default(),
-        blocked: ctx.capacity.blocked(&pool.name_any(), now),
+        prepared: known.map(|k| k.prepared),
+        records: ctx.capacity.records(&name, pool.spec.region(), &offers, now),
+        offers,
+        learned: learned.get(&(pool.uid().unwrap_or_default(), settled(&pool))).cloned().unwrap_or_default(),
+        blocked: ctx.capacity.blocked(&name, now),
         pool,
     }
 }
 
 impl World {
-    /// Whether this pool serves this job at all.
-    pub(super) fn admits(&self, pool: &GpuPool, job: &Pending) -> bool {
-        let named = job.pools.is_empty() || job.pools.contains(&pool.name_any());
-        let labels = self.namespaces.get(&job.namespace);
+    /// Whether this pool serves jobs that want this at all.
+    pub(super) fn admits(&self, pool: &GpuPool, wants: &Wants) -> bool {
+        let named = wants.pools.is_empty() || wants.pools.contains(&pool.name_any());
+        let labels = self.namespaces.get(&wants.namespace);
         named && pool.spec.namespaces.as_ref().is_none_or(|selector| labels.is_some_and(|l| matches(selector, l)))
+    }
+}
+
+impl PoolView {
+    /// What an instance of this offer's type has for pods, empty.
+    pub(super) fn room(&self, offer: &Offer) -> Room {
+        self.learned.get(&offer.instance_type).copied().unwrap_or_else(|| Room::estimate(offer, self.pool.spec.disk_gib()))
     }
 }
 

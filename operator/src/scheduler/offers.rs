@@ -1,181 +1,224 @@
-//! Which offers one job could be given, and which of them go into one request.
+//! Which offers a class of jobs could be given, and which of them go into one request.
+//!
+//! Every type that fits is on the menu, not only the smallest: spot prices are often upside down (a larger type cheaper than a
+//! smaller one of the same GPU), and zones differ by a factor of four.
 
-use super::demand::Pending;
+use super::cost::expected;
+use super::ladder::Step;
 use super::observe::{PoolView, World};
-use gpujob_crds::job_status::Tried;
+use super::plan::Class;
+use super::room::Room;
+use super::why::{Refusals, Why, no_pool, nothing_fits, over_cap, refused};
+use crate::capacity::Believed;
 use gpujob_crds::{Market, Price};
 use gpujob_provider_core::Offer;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// Offers up to this much dearer than the best go into its request: EC2 then picks the one least likely to be taken back.
+/// Offers that are expected to cost up to this much more than the best go into its request: EC2 then picks the one least likely
+/// to be taken back.
 pub(super) const BAND_PERCENT: i64 = 20;
 /// The most offers in one request.
 pub(super) const MOST: usize = 60;
 
-/// What can be bought for one job now, or why nothing can.
-#[derive(Debug)]
-pub(super) enum Choice {
-    Buy(Rung),
-    Wait(Why),
-}
-
-/// One request: one pool, one market, offers of about one price.
+/// One request: one pool, one market, offers of about one expected cost.
 #[derive(Debug, PartialEq)]
 pub(super) struct Rung {
     /// Index of the pool in the world.
     pub(super) pool: usize,
     pub(super) market: Market,
-    /// Cheapest first.
+    /// By expected cost.
     pub(super) offers: Vec<Offer>,
     pub(super) max_price: Price,
+    /// The dearest list price that may come of it: what budgets are checked on.
+    pub(super) dearest: Price,
+    /// The GPUs and the room of the least that may come of it.
+    pub(super) gpus: i32,
+    pub(super) room: Option<Room>,
+    /// The first offer of its pool of each type that may come of it.
+    pub(super) types: Vec<usize>,
 }
 
-/// Why a job waits.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Why {
-    pub(super) reason: String,
-    pub(super) message: String,
-    pub(super) next_try: Option<Timestamp>,
-    pub(super) tried: Vec<Tried>,
+/// What every pool holds, by its index: GpuNodes and dollars per hour.
+pub(super) type Held = Vec<(i32, Price)>;
+
+/// An offer that could be bought now, limits aside.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'a> {
+    /// Whether it comes only when all others are refused.
+    last: bool,
+    cost: Price,
+    pool: usize,
+    offer: &'a Offer,
 }
 
-fn why(reason: &str, message: String) -> Why {
-    Why { reason: reason.into(), message, ..Why::default() }
+/// All that can be bought for a class of jobs, best first, and why the rest cannot.
+#[derive(Debug)]
+pub(super) struct Menu<'a> {
+    candidates: Vec<Candidate<'a>>,
+    refused: Refusals<'a>,
+    cheapest_over_cap: Option<&'a Offer>,
+    unready: Vec<String>,
+    misfits: BTreeMap<&'static str, usize>,
+    admitted: bool,
+    until: Option<Timestamp>,
+    /// On-demand would do, and its time has not come.
+    pub(super) held_back: bool,
 }
 
-/// What a pool holds: GpuNodes and dollars per hour.
-pub(super) type Held = BTreeMap<String, (i32, Price)>;
-
-/// The best rung for this job, over all pools that admit it.
-pub(super) fn choose(world: &World, job: &Pending, held: &Held) -> Choice {
-    let admitting: Vec<(usize, &PoolView)> = world.pools.iter().enumerate().filter(|(_, p)| world.admits(&p.pool, job)).collect();
-    if admitting.is_empty() {
-        return Choice::Wait(no_pool(world, job));
-    }
-    let (mut candidates, mut refused, mut limits, mut unready) = (vec![], vec![], vec![], vec![]);
-    let mut misfits: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut cheapest_over_cap: Option<&Offer> = None;
-    let mut until: Option<Timestamp> = None;
-    let mut wait_for = |at: Timestamp| until = Some(until.map_or(at, |u: Timestamp| u.min(at)));
-    for (index, view) in &admitting {
-        if !view.ready {
-            unready.push(format!("GpuPool {} {}", view.pool.name_any(), view.why_not));
-            continue;
-        }
-        if let Some(blocked) = &view.blocked {
-            unready.push(format!("GpuPool {}: {} ({})", view.pool.name_any(), blocked.message, blocked.reason));
-            wait_for(blocked.until);
-            continue;
-        }
-        for (offer, refusal) in &view.offers {
-            if !view.pool.spec.markets().contains(&offer.market) || !(job.markets.is_empty() || job.markets.contains(&offer.market)) {
-                *misfits.entry("another market").or_default() += 1;
-            } else if job.misfits.iter().any(|(_, t)| t.as_deref() == Some(&offer.instance_type)) {
-                *misfits.entry("a pod that did not fit before").or_default() += 1;
-            } else if let Some(why) = job.demand.misfit(offer) {
-                *misfits.entry(why).or_default() += 1;
-            } else if job.price_cap.is_some_and(|cap| offer.price > cap) {
-                cheapest_over_cap = Some(cheapest_over_cap.map_or(offer, |c| if offer.price < c.price { offer } else { c }));
-            } else if let Some(limit) = over_limit(view, held, offer) {
-                limits.push(limit);
-            } else if let Some(believed) = refusal {
-                refused.push((offer, believed));
-                wait_for(believed.until);
+impl<'a> Menu<'a> {
+    pub(super) fn new(world: &'a World, class: &Class) -> Self {
+        let mut menu = Menu {
+            candidates: vec![],
+            refused: vec![],
+            cheapest_over_cap: None,
+            unready: vec![],
+            misfits: BTreeMap::new(),
+            admitted: false,
+            until: None,
+            held_back: false,
+        };
+        let mut spot_fits = false;
+        for (index, view) in world.pools.iter().enumerate().filter(|(_, p)| world.admits(&p.pool, class.wants)) {
+            menu.admitted = true;
+            if !view.ready {
+                menu.unready.push(format!("GpuPool {} {}", view.pool.name_any(), view.why_not));
+            } else if let Some(blocked) = &view.blocked {
+                menu.unready.push(format!("GpuPool {}: {} ({})", view.pool.name_any(), blocked.message, blocked.reason));
+                menu.wait_for(blocked.until);
             } else {
-                candidates.push((*index, offer));
+                spot_fits |= menu.add(index, view, class);
             }
         }
+        // Where no spot offer fits at all, waiting for one would be for ever.
+        if class.step == Step::Spot && spot_fits {
+            let before = menu.candidates.len() + menu.refused.len();
+            menu.candidates.retain(|c| c.offer.market == Market::Spot);
+            menu.refused.retain(|(offer, _)| offer.market == Market::Spot);
+            menu.held_back = menu.candidates.len() + menu.refused.len() < before;
+        }
+        menu.until = menu.refused.iter().map(|(_, b)| b.until).chain(menu.until).min();
+        // Of equals the earlier pool, so that the plan does not depend on chance.
+        let key = |c: &Candidate<'a>| (c.last, c.cost, c.offer.market, c.pool, c.offer);
+        menu.candidates.sort_by(|a, b| key(a).cmp(&key(b)));
+        menu
     }
-    // Price first; of equals the earlier pool, so that the plan does not depend on chance.
-    candidates.sort_by(|a, b| (a.1.price, a.1.market, a.0, a.1).cmp(&(b.1.price, b.1.market, b.0, b.1)));
-    if let Some((pool, best)) = candidates.first().copied() {
-        return Choice::Buy(rung(world, job, held, pool, best, &candidates));
+
+    /// Adds the offers of one pool. Returns whether a spot offer fits, to be had now or not.
+    fn add(&mut self, index: usize, view: &'a PoolView, class: &Class) -> bool {
+        let (wants, mut spot_fits) = (class.wants, false);
+        let mut fits: BTreeMap<&str, Option<&'static str>> = BTreeMap::new();
+        for (offer, record) in view.offers.iter().zip(&view.records) {
+            if !view.pool.spec.markets().contains(&offer.market) || !(wants.markets.is_empty() || wants.markets.contains(&offer.market)) {
+                *self.misfits.entry("another market").or_default() += 1;
+                continue;
+            }
+            let misfit = *fits.entry(&offer.instance_type).or_insert_with(|| {
+                if wants.misfits.iter().any(|(_, t)| t.as_deref() == Some(&offer.instance_type)) {
+                    return Some("a pod that did not fit before");
+                }
+                wants.demand.gpu_misfit(offer).or_else(|| view.room(offer).misfit(&wants.demand))
+            });
+            if let Some(why) = misfit {
+                *self.misfits.entry(why).or_default() += 1;
+            } else if wants.price_cap.is_some_and(|cap| offer.price > cap) {
+                self.cheapest_over_cap = Some(self.cheapest_over_cap.map_or(offer, |c| if offer.price < c.price { offer } else { c }));
+            } else {
+                spot_fits |= offer.market == Market::Spot;
+                match &record.refused {
+                    Some(believed) => self.refused.push((offer, believed)),
+                    None => self.candidates.push(Candidate {
+                        last: class.step == Step::OnDemandFirst && offer.market == Market::Spot,
+                        cost: expected(offer.price, offer.market, record, class.hurry),
+                        pool: index,
+                        offer,
+                    }),
+                }
+            }
+        }
+        spot_fits
     }
-    if !refused.is_empty() {
-        let tried: Vec<Tried> = refused.iter().take(16).map(|(o, b)| Tried { offer: o.label(), answer: b.code.clone() }).collect();
-        let class = refused.iter().map(|(_, b)| b.class.reason()).min().unwrap_or("NoCapacity");
-        let message = format!(
-            "{} of {} fitting offers were refused lately ({}); the next is tried {}",
-            refused.len(),
-            refused.len(),
-            tried.first().map_or("", |t| t.answer.as_str()),
-            until.map_or_else(|| "soon".into(), |u| format!("at {}", u.strftime("%H:%M:%SZ")))
-        );
-        return Choice::Wait(Why { reason: class.into(), message, next_try: until, tried });
+
+    fn wait_for(&mut self, at: Timestamp) {
+        self.until = Some(self.until.map_or(at, |u| u.min(at)));
     }
-    let mut why = if let Some(limit) = limits.first() {
-        why("PoolLimit", limit.clone())
-    } else if let Some(offer) = cheapest_over_cap {
-        why(
-            "PriceAboveBudget",
-            format!(
-                "the cheapest offer that fits is {} at {} per hour: raise budget.pricePerHour or wait for a lower price",
-                offer.label(),
-                offer.price
-            ),
-        )
-    } else if !unready.is_empty() {
-        why("PoolNotReady", unready.join("; "))
-    } else {
-        let text: Vec<String> = misfits.iter().map(|(why, n)| format!("{n} with {why}")).collect();
-        why(
-            "NoOfferFits",
-            format!(
-                "no instance type of the pools that admit this job fits it ({}): change gpu or the template's resources, or widen the pool's instances",
-                text.join(", ")
-            ),
-        )
-    };
-    why.next_try = until;
-    Choice::Wait(why)
+
+    /// The best that is within the limits: the best offer, and those of its pool and market within the band, so far as every one
+    /// of them is within all limits.
+    pub(super) fn rung(&self, world: &World, class: &Class, held: &Held) -> Option<Rung> {
+        let best = self.candidates.iter().find(|c| over_limit(&world.pools[c.pool], held[c.pool], c.offer).is_none())?;
+        let (view, band) = (&world.pools[best.pool], best.cost.plus_percent(BAND_PERCENT));
+        let near = |c: &&Candidate<'a>| c.pool == best.pool && c.offer.market == best.offer.market && c.cost <= band;
+        let within = |c: &&Candidate<'a>| over_limit(view, held[c.pool], c.offer).is_none();
+        let offers: Vec<Offer> = self.candidates.iter().filter(near).filter(within).map(|c| c.offer.clone()).take(MOST).collect();
+        let dearest = offers.iter().map(|o| o.price).max().unwrap_or(best.offer.price);
+        let at_most = offers.iter().map(|o| o.on_demand_price.max(o.price)).max().unwrap_or(best.offer.price);
+        // Where the pool has a limit per hour, what may be paid is what is counted as held until the instance is known: two
+        // requests of one moment must not pass the limit together.
+        let limited = view.pool.spec.limits.as_ref().and_then(|l| l.price_per_hour).is_some();
+        let most = if limited { dearest } else { at_most };
+        let max_price = class.wants.price_cap.map_or(most, |cap| cap.min(most));
+        let names: BTreeSet<&str> = offers.iter().map(|o| o.instance_type.as_str()).collect();
+        let first = |name: &&str| view.offers.iter().position(|o| o.instance_type == **name);
+        Some(Rung {
+            pool: best.pool,
+            market: best.offer.market,
+            max_price,
+            dearest,
+            gpus: offers.iter().map(|o| o.gpus).min().unwrap_or(0),
+            room: offers.iter().map(|o| view.room(o)).reduce(Room::least),
+            types: names.iter().filter_map(first).collect(),
+            offers,
+        })
+    }
+
+    /// Why nothing can be bought.
+    pub(super) fn why(&self, world: &World, class: &Class, held: &Held) -> Why {
+        if !self.admitted {
+            return no_pool(world, class.wants);
+        }
+        let limit = self.candidates.first().and_then(|c| over_limit(&world.pools[c.pool], held[c.pool], c.offer));
+        let mut why = if let Some(limit) = limit {
+            Why::new("PoolLimit", limit)
+        } else if !self.refused.is_empty() {
+            return refused(&self.refused, self.until);
+        } else if let Some(offer) = self.cheapest_over_cap {
+            over_cap(offer)
+        } else if !self.unready.is_empty() {
+            Why::new("PoolNotReady", self.unready.join("; "))
+        } else {
+            nothing_fits(&self.misfits)
+        };
+        why.next_try = self.until;
+        why
+    }
 }
 
-fn no_pool(world: &World, job: &Pending) -> Why {
-    let names: Vec<String> = world.pools.iter().map(|p| p.pool.name_any()).collect();
-    if names.is_empty() {
-        return why("NoPool", "there is no GpuPool: apply one (see manifests/samples)".into());
-    }
-    if let Some(missing) = job.pools.iter().find(|p| !names.contains(p)) {
-        return why("NoPool", format!("GpuPool {missing} does not exist; there are: {}", names.join(", ")));
-    }
-    why("NoPool", format!("no GpuPool admits namespace {}: see spec.namespaces of {}", job.namespace, names.join(", ")))
-}
-
-fn over_limit(view: &PoolView, held: &Held, offer: &Offer) -> Option<String> {
-    let name = view.pool.name_any();
+fn over_limit(view: &PoolView, (nodes, price): (i32, Price), offer: &Offer) -> Option<String> {
     let limits = view.pool.spec.limits.as_ref()?;
-    let (nodes, price) = held.get(&name).copied().unwrap_or_default();
     if limits.nodes.is_some_and(|most| nodes >= most) {
+        let name = view.pool.name_any();
         return Some(format!("GpuPool {name} holds {nodes} nodes, its limit: waiting for one to become free (limits.nodes)"));
     }
     let most = limits.price_per_hour?;
     (price + offer.price > most).then(|| {
         format!(
-            "GpuPool {name} spends {price} per hour and {} at {} would pass its limit of {most} (limits.pricePerHour)",
+            "GpuPool {} spends {price} per hour and {} at {} would pass its limit of {most} (limits.pricePerHour)",
+            view.pool.name_any(),
             offer.label(),
             offer.price
         )
     })
 }
 
-/// The best offer and those of its pool and market within the band, so far as every one of them is within all limits:
-/// budgets are checked on the dearest that may come.
-fn rung(world: &World, job: &Pending, held: &Held, pool: usize, best: &Offer, candidates: &[(usize, &Offer)]) -> Rung {
-    let band = best.price.plus_percent(BAND_PERCENT);
-    let view = &world.pools[pool];
-    let offers: Vec<Offer> = candidates
-        .iter()
-        .filter(|(p, o)| *p == pool && o.market == best.market && o.price <= band && over_limit(view, held, o).is_none())
-        .map(|(_, o)| (*o).clone())
-        .take(MOST)
-        .collect();
-    let dearest = offers.iter().map(|o| o.on_demand_price.max(o.price)).max().unwrap_or(best.price);
-    // Where the pool has a limit per hour, what may be paid is what is counted as held until the instance is known: two
-    // requests of one moment must not pass the limit together.
-    let limited = view.pool.spec.limits.as_ref().and_then(|l| l.price_per_hour).is_some();
-    let most = if limited { offers.iter().map(|o| o.price).max().unwrap_or(best.price) } else { dearest };
-    let max_price = job.price_cap.map_or(most, |cap| cap.min(most));
-    Rung { pool, market: best.market, offers, max_price }
+/// A rung that jobs of one class share, or why they wait.
+#[derive(Clone, Debug)]
+pub(super) enum Choice {
+    Buy(Arc<Rung>),
+    Wait(Arc<Why>),
 }
+
+/// Refusals that are believed, with what they ruled out.
+pub(super) type Refused<'a> = (&'a Offer, &'a Believed);

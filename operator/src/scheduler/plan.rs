@@ -1,33 +1,39 @@
 //! Who gets what. Pure: the same world gives the same plan, any prefix of the actions is safe, and planning again after
 //! they took effect gives none.
+//!
+//! Jobs that want the same and stand on the same rung are one [`Class`]: what could be bought for it is found once, and 10,000
+//! waiting jobs cost little more than one.
 
-use super::demand::Pending;
+use super::cost::Hurry;
+use super::demand::{Pending, Wants};
+use super::ladder::Step;
 use super::observe::World;
-use super::offers::{Choice, Held, Rung, Why, choose};
-use gpujob_crds::{GpuNode, Price, Reservation, conditions, names};
-use gpujob_provider_core::Offer;
+use super::offers::{Choice, Held, Menu, Rung};
+use super::room::asks;
+use super::seats::{Place, Seats, Serves, is_refused};
+use super::why::{Why, backoff};
+use gpujob_crds::{GpuNode, Reservation, names};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// How long a node that has joined may be silent before jobs are given others. Booting takes less.
-const SILENCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
 
 /// One write.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
     /// Reserve on this GpuNode, at the version that was seen.
-    Reserve { node: Arc<GpuNode>, reservation: Reservation },
-    /// Write the intent of a launch, with the reservation in it.
-    Launch { name: String, reservation: Reservation, rung: Rung },
+    Reserve { node: Arc<GpuNode>, job: usize, reservation: Reservation },
+    /// Write the intent of a launch, with all its reservations in it: of the job that it is bought for, and of those that fit
+    /// beside it.
+    Launch { name: String, jobs: Vec<usize>, reservations: Vec<Reservation>, rung: Arc<Rung> },
 }
 
 impl Action {
-    /// The job that it is for.
-    pub(super) fn job_uid(&self) -> &str {
+    /// The jobs that it is for, by their index in the world.
+    pub(super) fn jobs(&self) -> &[usize] {
         match self {
-            Action::Reserve { reservation, .. } | Action::Launch { reservation, .. } => &reservation.job_uid,
+            Action::Reserve { job, .. } => std::slice::from_ref(job),
+            Action::Launch { jobs, .. } => jobs,
         }
     }
 }
@@ -35,139 +41,180 @@ impl Action {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) actions: Vec<Action>,
-    /// Why each job that is left waits, by UID.
-    pub(super) waiting: BTreeMap<String, Why>,
+    /// Why each job that is left waits, by its index in the world.
+    pub(super) waiting: BTreeMap<usize, Arc<Why>>,
     pub(super) wake: Option<Timestamp>,
+}
+
+/// What decides what a job can be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Class<'a> {
+    pub(super) wants: &'a Wants,
+    pub(super) step: Step,
+    pub(super) hurry: Hurry,
+}
+
+/// What was found for a class so far.
+struct Found<'a> {
+    class: Class<'a>,
+    serves: Serves,
+    menu: Option<Menu<'a>>,
+    /// The last choice: a wait for good, because limits only get tighter; a rung as long as its pool has no limits.
+    choice: Option<Choice>,
 }
 
 /// The plan for all pending jobs.
 pub(super) fn plan(world: &World, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let mut free: BTreeMap<String, i32> = world.nodes.iter().map(|n| (n.name_any(), n.free_gpus())).collect();
+    let mut seats = Seats::new(world, now);
     let mut held = held(world);
-    for job in &world.pending {
+    let taken: BTreeSet<&str> = world.nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
+    let mut classes: BTreeMap<Class<'_>, usize> = BTreeMap::new();
+    let mut found: Vec<Found<'_>> = vec![];
+    let mut last: Option<(Class<'_>, usize)> = None;
+    let mut left: Vec<(usize, usize)> = vec![];
+    for (index, job) in world.pending.iter().enumerate() {
         if let Some(at) = job.not_before.filter(|at| *at > now) {
-            let text = format!("attempt {} starts after a backoff, at {}", job.attempt, at.strftime("%H:%M:%SZ"));
-            plan.wait(job, Why { reason: "Backoff".into(), message: text, next_try: Some(at), ..Why::default() });
+            plan.wait(index, Arc::new(backoff(job.attempt, at)));
             continue;
         }
-        let reservation = Reservation {
-            job_uid: job.uid.clone(),
-            namespace: job.namespace.clone(),
-            name: job.name.clone(),
-            index: 0,
-            attempt: job.attempt,
-            gpus: job.demand.gpus,
-        };
-        if let Some(node) = best_node(world, job, &free, now) {
-            *free.entry(node.name_any()).or_default() -= job.demand.gpus;
-            plan.actions.push(Action::Reserve { node: node.clone(), reservation });
+        let class = Class { wants: &job.wants, step: job.ladder.step, hurry: job.ladder.hurry };
+        // Equal wants are one object: neighbours are compared without looking into it.
+        let same = last.filter(|(l, _)| std::ptr::eq(l.wants, class.wants) && l.step == class.step && l.hurry == class.hurry);
+        let n = same.map_or_else(|| *classes.entry(class).or_insert(found.len()), |(_, n)| n);
+        if n == found.len() {
+            found.push(Found { class, serves: Serves::default(), menu: None, choice: None });
+        }
+        last = Some((class, n));
+        let found = &mut found[n];
+        if let Some(place) = seats.take(&job.wants, &mut found.serves) {
+            plan.place(world, index, place);
             continue;
         }
-        match choose(world, job, &held) {
+        match found.choose(world, &held) {
             Choice::Buy(rung) => {
-                let pool = world.pools[rung.pool].pool.name_any();
-                let dearest = rung.offers.iter().map(|o| o.price).max().unwrap_or(Price::ZERO);
-                let entry = held.entry(pool).or_default();
-                *entry = (entry.0 + 1, entry.1 + dearest);
-                plan.actions.push(Action::Launch { name: node_name(world, job), reservation, rung });
+                let (nodes, price) = held[rung.pool];
+                held[rung.pool] = (nodes + 1, price + rung.dearest);
+                seats.bought(plan.actions.len(), &rung, &job.wants.demand);
+                let (name, reservations) = (node_name(&taken, job), vec![reservation(job)]);
+                plan.actions.push(Action::Launch { name, jobs: vec![index], reservations, rung });
             }
-            Choice::Wait(why) => plan.wait(job, why),
+            Choice::Wait(why) => {
+                let held_back = found.menu.as_ref().is_some_and(|m| m.held_back);
+                left.push((index, n));
+                plan.wait(index, with_ladder(why, job, held_back));
+            }
         }
     }
+    // What a later job could buy may have room for an earlier one that could not.
+    let left = if seats.has_bought() { left } else { vec![] };
+    for (index, n) in left {
+        if let Some(place) = seats.take(&world.pending[index].wants, &mut found[n].serves) {
+            plan.waiting.remove(&index);
+            plan.place(world, index, place);
+        }
+    }
+    plan.wake = plan.waiting.values().filter_map(|why| why.next_try).min();
     plan
 }
 
-impl Plan {
-    fn wait(&mut self, job: &Pending, why: Why) {
-        if let Some(at) = why.next_try {
-            self.wake = Some(self.wake.map_or(at, |old| old.min(at)));
+impl<'a> Found<'a> {
+    fn choose(&mut self, world: &'a World, held: &Held) -> Choice {
+        if let Some(choice) = &self.choice {
+            let stands = match choice {
+                Choice::Wait(_) => true,
+                Choice::Buy(rung) => world.pools[rung.pool].pool.spec.limits.is_none(),
+            };
+            if stands {
+                return choice.clone();
+            }
         }
-        self.waiting.insert(job.uid.clone(), why);
+        let menu = self.menu.get_or_insert_with(|| Menu::new(world, &self.class));
+        let choice = match menu.rung(world, &self.class, held) {
+            Some(rung) => Choice::Buy(Arc::new(rung)),
+            None => Choice::Wait(Arc::new(menu.why(world, &self.class, held))),
+        };
+        self.choice = Some(choice.clone());
+        choice
     }
 }
 
-/// What every pool holds, dying nodes included: they cost until they are gone.
+impl Plan {
+    fn wait(&mut self, job: usize, why: Arc<Why>) {
+        self.waiting.insert(job, why);
+    }
+
+    fn place(&mut self, world: &World, index: usize, place: Place) {
+        let one = reservation(&world.pending[index]);
+        match place {
+            Place::There(node) => {
+                self.actions.push(Action::Reserve { node: world.nodes[node].clone(), job: index, reservation: one });
+            }
+            Place::Bought(action) => {
+                if let Action::Launch { jobs, reservations, .. } = &mut self.actions[action] {
+                    jobs.push(index);
+                    reservations.push(one);
+                }
+            }
+        }
+    }
+}
+
+/// A wait that the job's own ladder ends, too.
+fn with_ladder(why: Arc<Why>, job: &Pending, held_back: bool) -> Arc<Why> {
+    if !held_back {
+        return why;
+    }
+    let mut why = (*why).clone();
+    why.next_try = [why.next_try, job.ladder.next].into_iter().flatten().min();
+    if let Some(note) = &job.ladder.note {
+        why.message.push_str("; ");
+        why.message.push_str(note);
+    }
+    Arc::new(why)
+}
+
+fn reservation(job: &Pending) -> Reservation {
+    Reservation {
+        job_uid: job.uid.clone(),
+        namespace: job.wants.namespace.clone(),
+        name: job.name.clone(),
+        index: 0,
+        attempt: job.attempt,
+        gpus: job.wants.demand.gpus,
+        asks: Some(asks(&job.wants.demand)),
+    }
+}
+
+/// What every pool holds, dying nodes included: they cost until they are gone. What was refused never was.
 fn held(world: &World) -> Held {
-    let mut held = Held::new();
-    for node in &world.nodes {
+    let pools: BTreeMap<String, usize> = world.pools.iter().enumerate().map(|(n, p)| (p.pool.name_any(), n)).collect();
+    let mut held = vec![Default::default(); world.pools.len()];
+    for node in world.nodes.iter().filter(|n| !is_refused(n)) {
+        let Some(&pool) = pools.get(&node.spec.pool) else { continue };
         let price = node.status.as_ref().and_then(|s| s.instance.as_ref()).map(|i| i.price_per_hour);
-        let price = price.unwrap_or_else(|| node.dearest());
-        let entry = held.entry(node.spec.pool.clone()).or_default();
-        *entry = (entry.0 + 1, entry.1 + price);
+        let (nodes, all): (i32, gpujob_crds::Price) = held[pool];
+        held[pool] = (nodes + 1, all + price.unwrap_or_else(|| node.dearest()));
     }
     held
 }
 
 /// The first name of this attempt that is not taken: a try that was refused may still be on its way out.
-fn node_name(world: &World, job: &Pending) -> String {
+fn node_name(taken: &BTreeSet<&str>, job: &Pending) -> String {
     (1..)
         .map(|n| names::gpu_node(&job.uid, 0, job.attempt, n))
-        .find(|name| !world.nodes.iter().any(|n| n.name_any() == *name))
+        .find(|name| !taken.contains(name.as_str()))
         .unwrap_or_else(|| unreachable!("an endless range finds a name"))
-}
-
-/// A node that this job can have: usable or soon to be, of a pool that admits it, with room. The fullest first, so that
-/// others become empty; of equals a Ready one, then by name.
-fn best_node(world: &World, job: &Pending, free: &BTreeMap<String, i32>, now: Timestamp) -> Option<Arc<GpuNode>> {
-    let fits = |node: &&Arc<GpuNode>| {
-        let room = free.get(&node.name_any()).copied().unwrap_or(0);
-        let tried = job.misfits.iter().any(|(name, _)| name.as_deref() == node.metadata.name.as_deref());
-        node.metadata.deletion_timestamp.is_none() && room >= job.demand.gpus && !tried && !ails(node, now) && serves(world, node, job)
-    };
-    world
-        .nodes
-        .iter()
-        .filter(fits)
-        .min_by_key(|node| {
-            let ready = node.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, conditions::node::READY));
-            (!ready, free.get(&node.name_any()).copied().unwrap_or(0), node.name_any())
-        })
-        .cloned()
-}
-
-/// Whether this node has joined and does not work: its kubelet is silent, or its Node is gone, and not since just now.
-fn ails(node: &GpuNode, now: Timestamp) -> bool {
-    let condition = node.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::node::INITIALIZED));
-    condition.is_some_and(|c| {
-        let silent = c.reason == "NodeMissing" || c.reason == "NodeNotReady" || (c.reason == "NoGpu" && c.status == "True");
-        silent && now.duration_since(c.last_transition_time.0) > SILENCE
-    })
-}
-
-fn serves(world: &World, node: &GpuNode, job: &Pending) -> bool {
-    let Some(view) = world.pools.iter().find(|p| p.pool.metadata.uid.as_deref() == Some(&node.spec.pool_uid)) else { return false };
-    let market = node.spec.launch.market;
-    if !world.admits(&view.pool, job) || !(job.markets.is_empty() || market.is_some_and(|m| job.markets.contains(&m))) {
-        return false;
-    }
-    let refused = node
-        .status
-        .as_ref()
-        .is_some_and(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED).is_some_and(|c| c.status == "False"));
-    let instance = node.status.as_ref().and_then(|s| s.instance.as_ref());
-    let price = instance.map(|i| i.price_per_hour).or_else(|| node.spec.launch.offers.iter().map(|o| o.price_per_hour).max());
-    if refused || job.price_cap.is_some_and(|cap| price.is_none_or(|p| p > cap)) {
-        return false;
-    }
-    // Before the instance is known every type that may come must do; what others on the node ask for is not counted twice,
-    // because jobs share a node only by whole GPUs and ask for their part of it.
-    let types: Vec<&str> = match instance {
-        Some(i) => vec![i.instance_type.as_str()],
-        None => node.spec.launch.offers.iter().map(|o| o.instance_type.as_str()).collect(),
-    };
-    types.iter().all(|t| {
-        let offer: Option<&Offer> = view.offers.iter().map(|(o, _)| o).find(|o| o.instance_type == *t);
-        offer.is_some_and(|o| {
-            let others = node.reservations().len();
-            let share = |all: i64| if others == 0 { all } else { all * i64::from(job.demand.gpus) / i64::from(o.gpus.max(1)) };
-            job.demand.misfit(o).is_none()
-                && job.demand.millicores <= share(o.allocatable_millicores())
-                && job.demand.memory_mib <= share(o.allocatable_memory_mib())
-        })
-    })
 }
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "ladder_tests.rs"]
+mod ladder_tests;
+
+#[cfg(test)]
+#[path = "packing_tests.rs"]
+mod packing_tests;

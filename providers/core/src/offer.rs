@@ -60,7 +60,7 @@ impl Offer {
 }
 
 /// What one attempt needs of an instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Demand {
     /// GPUs, all on one instance.
     pub gpus: i32,
@@ -72,23 +72,34 @@ pub struct Demand {
     pub millicores: i64,
     /// MiB that the pod's containers ask for.
     pub memory_mib: i64,
+    /// MiB of ephemeral storage that the pod's containers ask for. What an instance has of it is the pool's to say.
+    pub disk_mib: i64,
 }
 
 impl Demand {
     /// Why `offer` does not do, or `None` when it does.
     #[must_use]
     pub fn misfit(&self, offer: &Offer) -> Option<&'static str> {
-        let model = offer.gpu_model.to_lowercase();
-        if offer.gpus < self.gpus {
-            Some("too few GPUs")
-        } else if offer.gpu_memory_mib < self.gpu_memory_mib {
-            Some("too little GPU memory")
-        } else if !self.models.is_empty() && !self.models.contains(&model) {
-            Some("another GPU model")
+        if let Some(why) = self.gpu_misfit(offer) {
+            Some(why)
         } else if offer.allocatable_millicores() < self.millicores {
             Some("too little CPU")
         } else if offer.allocatable_memory_mib() < self.memory_mib {
             Some("too little memory")
+        } else {
+            None
+        }
+    }
+
+    /// The same for the GPUs alone: the rest may be known better than from the type.
+    #[must_use]
+    pub fn gpu_misfit(&self, offer: &Offer) -> Option<&'static str> {
+        if offer.gpus < self.gpus {
+            Some("too few GPUs")
+        } else if offer.gpu_memory_mib < self.gpu_memory_mib {
+            Some("too little GPU memory")
+        } else if !self.models.is_empty() && !self.models.contains(&offer.gpu_model.to_lowercase()) {
+            Some("another GPU model")
         } else {
             None
         }
@@ -116,7 +127,8 @@ mod tests {
 
     #[test]
     fn every_resource_counts() {
-        let fits = Demand { gpus: 1, gpu_memory_mib: 20 * 1024, models: vec!["l4".into()], millicores: 3000, memory_mib: 8192 };
+        let fits =
+            Demand { gpus: 1, gpu_memory_mib: 20 * 1024, models: vec!["l4".into()], millicores: 3000, memory_mib: 8192, disk_mib: 0 };
         assert_eq!(fits.misfit(&offer()), None);
         for (demand, why) in [
             (Demand { gpus: 2, ..fits.clone() }, "too few GPUs"),

@@ -19,6 +19,14 @@ pub struct Scope {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared(pub serde_json::Value);
 
+impl Prepared {
+    /// The machine image that launches name, where the provider says it under `image`. For metrics and for people.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        self.0.get("image").and_then(serde_json::Value::as_str)
+    }
+}
+
 /// Sells machines that join the cluster as Nodes.
 ///
 /// Every method may be called again after a crash at any point, and every method has its own time limit inside.

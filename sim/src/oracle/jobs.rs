@@ -20,8 +20,8 @@ pub(super) struct Exit {
 #[derive(Debug, Default)]
 pub(super) struct Programs {
     exits: BTreeMap<(String, i32), Exit>,
-    /// Attempts whose program was seen running or ended.
-    started: BTreeMap<String, Vec<i32>>,
+    /// When the pod of an attempt was first told to end.
+    told: BTreeMap<(String, i32), Timestamp>,
 }
 
 /// UID and number of the attempt that this pod runs.
@@ -38,11 +38,9 @@ impl Programs {
         let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.clone()).unwrap_or_default();
         let states: Vec<_> = statuses.iter().filter_map(|s| s.state.as_ref()).collect();
         let ended: Vec<_> = states.iter().filter_map(|s| s.terminated.as_ref()).filter(|t| t.started_at.is_some()).collect();
-        if !ended.is_empty() || states.iter().any(|s| s.running.is_some()) {
-            let started = self.started.entry(attempt.0.clone()).or_default();
-            if !started.contains(&attempt.1) {
-                started.push(attempt.1);
-            }
+        if let Some(deleted) = &pod.metadata.deletion_timestamp {
+            let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+            self.told.entry(attempt.clone()).or_insert(deleted.0 - jiff::SignedDuration::from_secs(grace));
         }
         let containers = pod.spec.as_ref().map_or(1, |s| s.containers.len());
         if ended.len() == containers {
@@ -50,6 +48,13 @@ impl Programs {
             let at = ended.iter().filter_map(|t| t.finished_at.as_ref()).map(|t| t.0).max();
             self.exits.entry(attempt).or_insert(Exit { code, at });
         }
+    }
+
+    /// Whether the program ended only after its pod was told to. Kubelets write whole seconds.
+    fn was_told(&self, job: &str, attempt: i32) -> bool {
+        let key = (job.to_owned(), attempt);
+        let (told, exit) = (self.told.get(&key), self.exits.get(&key).and_then(|e| e.at));
+        told.zip(exit).is_some_and(|(told, exit)| exit.as_second() > told.as_second())
     }
 
     pub(super) fn exit(&self, job: &str, attempt: i32) -> Option<Exit> {
@@ -111,6 +116,9 @@ fn succeeded(job: &GpuJob, status: &GpuJobStatus, proof: &Proof<'_>, wrong: &mut
     let uid = job.uid().unwrap_or_default();
     match proof.programs.exit(&uid, winner.number) {
         Some(Exit { code: 0, at }) => {
+            if proof.programs.was_told(&uid, winner.number) {
+                wrong.push(format!("attempt {} won with an exit that it was told to make", winner.number));
+            }
             if let Some(began) = winner.node.as_deref().and_then(|n| (proof.disturbed)(n)).filter(|began| at.is_some_and(|at| at > *began)) {
                 wrong.push(format!("attempt {} won with an exit after its disruption at {began}", winner.number));
             }
@@ -134,6 +142,10 @@ fn failed(job: &GpuJob, before: &GpuJobStatus, after: &GpuJobStatus, proof: &Pro
     };
     match proof.programs.exit(&job.uid().unwrap_or_default(), a.number) {
         Some(exit) if exit.code != 0 => {
+            let over_time = a.disruption.is_some();
+            if proof.programs.was_told(&job.uid().unwrap_or_default(), a.number) && !over_time {
+                wrong.push(format!("attempt {} was told to end, and counts as a failure", a.number));
+            }
             let began = a.node.as_deref().and_then(|n| (proof.disturbed)(n));
             if let (Some(began), Some(at)) = (began, exit.at)
                 && at > began

@@ -226,11 +226,11 @@ impl Oracle {
         }
     }
 
-    /// When the instance behind a GpuNode was announced to go, or began to.
+    /// When the instance behind a GpuNode began to go. An announcement alone disturbs no program.
     fn disturbance(&self, mirror: &Mirror, node: &str) -> Option<Timestamp> {
         let id = mirror.nodes.get(node)?.status.as_ref()?.instance.as_ref()?.id.clone();
         let machine = self.cloud.instance(&id)?;
-        machine.noticed.or(machine.ending)
+        machine.ending
     }
 }
 

@@ -36,10 +36,10 @@ pub(super) fn words(old: Option<&Arc<Value>>, new: Option<&Arc<Value>>) -> Strin
 fn conditions(old: &Value, new: &Value, said: &mut Vec<String>) {
     let list = |v: &Value| v["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let before = list(old);
+    let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     for c in list(new) {
         let was = before.iter().find(|o| o["type"] == c["type"]);
         if was.is_none_or(|o| o["status"] != c["status"] || o["reason"] != c["reason"]) {
-            let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
             said.push(format!("{}={} {}", word(&c["type"]), word(&c["status"]), word(&c["reason"])));
         } else if was.is_some_and(|o| o["message"] != c["message"]) && c["type"] != "Reconciling" {
             said.push(format!("{}: {}", word(&c["type"]), short(&c["message"])));

@@ -1,7 +1,7 @@
 //! An instance that was bought: does it join, have its GPUs, and have work?
 
 use super::proof::{allocatable, is_ready, proved, ready_since};
-use super::{ABSENCE, Action, GPU_DEADLINE, JOIN_DEADLINE, NOT_READY_DEADLINE, Plan, later, note, transition};
+use super::{ABSENCE, Action, NEVER_JOINED, NO_GPU, NOT_READY_DEADLINE, Plan, SILENT, later, note, transition};
 use crate::node::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition};
 use gpujob_crds::names;
@@ -36,12 +36,13 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     }
 
     if plan.status.node_name.is_none() {
+        let join_by = later(launched, SignedDuration::from_secs(world.join_deadline));
         match proved(world, &instance) {
             Some(name) => {
                 plan.actions.push(Action::Adopt(name.clone()));
                 plan.status.node_name = Some(name);
             }
-            None if now >= later(launched, JOIN_DEADLINE) => return plan.actions.push(Action::Reclaim("it did not join in 15 minutes")),
+            None if now >= join_by => return plan.actions.push(Action::Reclaim(NEVER_JOINED)),
             None => {
                 let text = if world.claimants.len() > 1 {
                     "more than one Node claims this instance: none is accepted"
@@ -49,7 +50,7 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
                     "waiting for the Node to join"
                 };
                 note(node, plan, now, condition::REGISTERED, Status::Unknown, "NotJoined", text);
-                plan.wake_at(later(launched, JOIN_DEADLINE));
+                plan.wake_at(join_by);
             }
         }
     }
@@ -78,6 +79,7 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
         // A kubelet that comes back has its plugins register again: the deadline runs from its latest start.
         let registered = transition(&plan.status, condition::REGISTERED, now);
         let registered = ready_since(kube_node).map_or(registered, |ready| registered.max(ready));
+        let gpus_by = later(registered, SignedDuration::from_secs(world.gpu_deadline));
         let was = conditions::is_true(&plan.status.conditions, condition::INITIALIZED);
         note(
             node,
@@ -88,10 +90,10 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
             "NoGpu",
             &format!("the Node is Ready with {gpus} of {} GPUs: its device plugin has not answered yet", instance.gpus),
         );
-        if !was && now >= later(registered, GPU_DEADLINE) {
-            plan.actions.push(Action::Reclaim("its GPUs did not appear in 5 minutes"));
+        if !was && now >= gpus_by {
+            plan.actions.push(Action::Reclaim(NO_GPU));
         } else if !was {
-            plan.wake_at(later(registered, GPU_DEADLINE));
+            plan.wake_at(gpus_by);
         }
     } else {
         note(node, plan, now, condition::INITIALIZED, Status::True, "Initialized", &format!("Ready with {gpus} GPUs"));
@@ -102,7 +104,7 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
 fn not_ready(plan: &mut Plan, now: Timestamp) {
     let end = later(transition(&plan.status, condition::INITIALIZED, now), NOT_READY_DEADLINE);
     if now >= end {
-        plan.actions.push(Action::Reclaim("its Node was not Ready for 10 minutes"));
+        plan.actions.push(Action::Reclaim(SILENT));
     } else {
         plan.wake_at(end);
     }

@@ -13,10 +13,10 @@ use gpujob_provider_core::{Instance, InstanceState};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// How long an instance may take to join.
-const JOIN_DEADLINE: SignedDuration = SignedDuration::from_mins(15);
-/// How long a Node may be without its GPUs.
-const GPU_DEADLINE: SignedDuration = SignedDuration::from_mins(5);
+/// Why an instance is given back that did not become what was bought. Counted by [`crate::metrics::Metrics::gave_up`].
+pub(in crate::node) const NEVER_JOINED: &str = "it did not join the cluster in time";
+pub(in crate::node) const NO_GPU: &str = "its GPUs did not appear in time";
+pub(in crate::node) const SILENT: &str = "its Node was not Ready for 10 minutes";
 /// How long a Node that was accepted may be missing or not Ready.
 const NOT_READY_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 /// How long complete listings must show nothing before nothing is believed to exist: EC2's lag, see AWS "eventual consistency".

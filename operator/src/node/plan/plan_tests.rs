@@ -16,7 +16,7 @@ fn at(s: i64) -> Timestamp {
 }
 
 fn reservation() -> Reservation {
-    Reservation { job_uid: "job".into(), namespace: "ns".into(), name: "j".into(), index: 0, attempt: 1, gpus: 1 }
+    Reservation { job_uid: "job".into(), namespace: "ns".into(), name: "j".into(), index: 0, attempt: 1, gpus: 1, asks: None }
 }
 
 fn intent() -> GpuNode {
@@ -57,6 +57,8 @@ fn world(node: GpuNode) -> NodeWorld {
     NodeWorld {
         node: Arc::new(node),
         idle_after: 300,
+        join_deadline: 900,
+        gpu_deadline: 300,
         instances: vec![],
         complete_since: Some(at(-1000)),
         asked: Some(at(0)),
@@ -186,7 +188,7 @@ fn ready_without_gpu_is_waited_for_and_replaced_after_its_deadline() {
     assert_eq!(done.actions, vec![Action::Adopt("ip-10-0-0-1.ec2.internal".into())]);
     assert!(!conditions::is_true(&done.status.conditions, condition::READY));
     assert_eq!(plan(&w, at(399)).actions, vec![]);
-    assert_eq!(plan(&w, at(400)).actions, vec![Action::Reclaim("its GPUs did not appear in 5 minutes")]);
+    assert_eq!(plan(&w, at(400)).actions, vec![Action::Reclaim(NO_GPU)]);
 }
 
 #[test]
@@ -303,7 +305,7 @@ fn a_kubelet_that_restarts_under_a_job_is_given_time_for_its_gpus() {
     w.claimants = vec![reporting(0, "True", 5030)];
     let (w, done) = step(w, at(5031));
     assert_eq!((done.actions, done.wake), (vec![], Some(at(5330))), "the deadline runs from the kubelet's latest start");
-    assert_eq!(plan(&w, at(5330)).actions, vec![Action::Reclaim("its GPUs did not appear in 5 minutes")]);
+    assert_eq!(plan(&w, at(5330)).actions, vec![Action::Reclaim(NO_GPU)]);
 }
 
 #[test]
@@ -314,7 +316,7 @@ fn a_node_that_joined_and_is_silent_is_given_back_after_its_deadline() {
         let (w, done) = step(w, at(5000));
         assert_eq!((done.actions, done.wake), (vec![], Some(at(5600))));
         assert_eq!(plan(&w, at(5599)).actions, vec![]);
-        assert_eq!(plan(&w, at(5600)).actions, vec![Action::Reclaim("its Node was not Ready for 10 minutes")]);
+        assert_eq!(plan(&w, at(5600)).actions, vec![Action::Reclaim(SILENT)]);
     }
 }
 

@@ -178,7 +178,15 @@ impl Cluster {
 
     /// The scheduler reserves for an attempt on a new node.
     pub(super) fn reserve(&mut self, node: &str, attempt: i32) {
-        let r = Reservation { job_uid: "job-uid".into(), namespace: "team".into(), name: "digits".into(), index: 0, attempt, gpus: 1 };
+        let r = Reservation {
+            job_uid: "job-uid".into(),
+            namespace: "team".into(),
+            name: "digits".into(),
+            index: 0,
+            attempt,
+            gpus: 1,
+            asks: None,
+        };
         let metadata = ObjectMeta { name: Some(node.into()), resource_version: Some("7".into()), ..ObjectMeta::default() };
         let spec = GpuNodeSpec { launched_for: vec![r], gpus: 1, resource_name: "nvidia.com/gpu".into(), ..GpuNodeSpec::default() };
         self.nodes.push(GpuNode { metadata, spec, status: None });
