@@ -94,8 +94,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         return many(&seeds, args);
     }
     let name = args.replay.clone().unwrap_or_else(|| format!("{}/clean", scenario.unwrap_or("plain")));
-    let schedule =
-        exhaustive::named(&name).with_context(|| format!("{name:?} names no schedule: give a seed, or SCENARIO/clean, or SCENARIO/crash-N"))?;
+    let schedule = exhaustive::named(&name)
+        .with_context(|| format!("{name:?} names no schedule: give a seed, or SCENARIO/clean, or SCENARIO/crash-N"))?;
     show(&schedule, args.output)
 }
 
@@ -179,14 +179,14 @@ fn many<T: Named>(items: &[T], args: &Args) -> anyhow::Result<bool> {
         eprintln!();
     }
     let (count, failed, wall) = (verdicts.len(), failed.into_inner(), begun.elapsed());
-    let per = wall.checked_div(u32::try_from(count.max(1)).unwrap_or(u32::MAX)).unwrap_or(Duration::ZERO) * u32::try_from(args.threads).unwrap_or(1);
+    let per = wall.checked_div(u32::try_from(count.max(1)).unwrap_or(u32::MAX)).unwrap_or(Duration::ZERO)
+        * u32::try_from(args.threads).unwrap_or(1);
     let hours = virtual_s.into_inner() / 3600;
     match args.output {
         Output::Text => println!("{count} schedules, {failed} failed, {hours} virtual hours in {wall:.1?}, {per:.1?} each on one core"),
-        Output::Json => println!(
-            "{}",
-            serde_json::json!({"schedules": count, "failed": failed, "virtualHours": hours, "seconds": wall.as_secs_f64()})
-        ),
+        Output::Json => {
+            println!("{}", serde_json::json!({"schedules": count, "failed": failed, "virtualHours": hours, "seconds": wall.as_secs_f64()}))
+        }
     }
     Ok(failed == 0)
 }

@@ -117,6 +117,17 @@ fn what_was_too_small_before_is_not_bought_or_taken_again() {
     assert_eq!(bought(&plan(&w, now()))[0].offers[0].instance_type, "g6.2xlarge");
 }
 
+/// Found by the simulator (node-deleted/clean): the job waited nine minutes on a GpuNode whose Node had been deleted a moment ago.
+#[test]
+fn a_node_whose_node_object_is_gone_is_not_given_to_a_job() {
+    let mut bereft = (*node("n", 4, 0)).clone();
+    let wanted = conditions::want(conditions::node::INITIALIZED, conditions::Status::Unknown, "NodeMissing", "");
+    conditions::set(&mut bereft.status.as_mut().expect("status").conditions, &wanted, 1, now());
+    let mut w = world(vec![job("j")], vec![pool(vec![offer("g6.12xlarge", "a", Market::Spot, 100, 4)])]);
+    w.nodes = vec![Arc::new(bereft)];
+    assert_eq!(bought(&plan(&w, now())).len(), 1);
+}
+
 #[test]
 fn a_node_that_is_silent_is_not_given_to_a_job() {
     let mut silent = (*node("n", 4, 0)).clone();

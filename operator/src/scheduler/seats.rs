@@ -209,11 +209,12 @@ pub(super) fn is_refused(node: &GpuNode) -> bool {
     launched.and_then(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED)).is_some_and(|c| c.status == "False")
 }
 
-/// Whether this node has joined and does not work: its kubelet is silent, or its Node is gone, and not since just now.
+/// Whether this node has joined and does not work: its kubelet is silent, and not since just now, or its Node is gone. A kubelet
+/// registers once, when it starts: a Node that somebody deleted does not come back by itself.
 fn ails(node: &GpuNode, now: Timestamp) -> bool {
     let condition = node.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::node::INITIALIZED));
     condition.is_some_and(|c| {
-        let silent = c.reason == "NodeMissing" || c.reason == "NodeNotReady" || (c.reason == "NoGpu" && c.status == "True");
-        silent && now.duration_since(c.last_transition_time.0) > SILENCE
+        let silent = c.reason == "NodeNotReady" || (c.reason == "NoGpu" && c.status == "True");
+        c.reason == "NodeMissing" || silent && now.duration_since(c.last_transition_time.0) > SILENCE
     })
 }

@@ -96,9 +96,6 @@ mod tests {
             asked(Method::PATCH, "/apis/gpujob.dev/v1alpha1/namespaces/d/gpujobs/j/status?"),
             "patch gpujobs/j/status in \"d\" counts true"
         );
-        assert_eq!(
-            asked(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/s/leases/l"),
-            "update leases/l in \"s\" counts false"
-        );
+        assert_eq!(asked(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/s/leases/l"), "update leases/l in \"s\" counts false");
     }
 }

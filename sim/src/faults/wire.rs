@@ -166,7 +166,13 @@ where
     deliver(inner, &wire, &asked, orders, request).await
 }
 
-async fn deliver<S, B>(mut inner: S, wire: &Wire, asked: &Asked, orders: Orders, request: Request<Body>) -> Result<Response<AnswerBody>, BoxError>
+async fn deliver<S, B>(
+    mut inner: S,
+    wire: &Wire,
+    asked: &Asked,
+    orders: Orders,
+    request: Request<Body>,
+) -> Result<Response<AnswerBody>, BoxError>
 where
     S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
     S::Future: Send,

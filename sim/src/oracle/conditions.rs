@@ -52,14 +52,7 @@ mod tests {
     }
 
     fn found(old: Option<Arc<Value>>, new: Option<Arc<Value>>) -> usize {
-        let change = Change {
-            who: String::new(),
-            ours: true,
-            resource: "gpunodes".into(),
-            name: "n".into(),
-            old,
-            new,
-        };
+        let change = Change { who: String::new(), ours: true, resource: "gpunodes".into(), name: "n".into(), old, new };
         check(&change, false).len()
     }
 

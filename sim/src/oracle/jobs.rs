@@ -119,7 +119,8 @@ fn succeeded(job: &GpuJob, status: &GpuJobStatus, proof: &Proof<'_>, wrong: &mut
             if proof.programs.was_told(&uid, winner.number) {
                 wrong.push(format!("attempt {} won with an exit that it was told to make", winner.number));
             }
-            if let Some(began) = winner.node.as_deref().and_then(|n| (proof.disturbed)(n)).filter(|began| at.is_some_and(|at| at > *began)) {
+            if let Some(began) = winner.node.as_deref().and_then(|n| (proof.disturbed)(n)).filter(|began| at.is_some_and(|at| at > *began))
+            {
                 wrong.push(format!("attempt {} won with an exit after its disruption at {began}", winner.number));
             }
         }

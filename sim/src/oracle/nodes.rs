@@ -33,10 +33,8 @@ fn bought(node: &GpuNode, mirror: &Mirror, wrong: &mut Vec<String>) {
     let Some(limits) = mirror.pools.get(&node.spec.pool).and_then(|p| p.spec.limits.clone()) else { return };
     // The mirror holds this one already.
     let held: Vec<_> = mirror.nodes.values().filter(|n| n.spec.pool == node.spec.pool).collect();
-    let cost: Price = held
-        .iter()
-        .map(|n| n.status.as_ref().and_then(|s| s.instance.as_ref()).map_or_else(|| n.dearest(), |i| i.price_per_hour))
-        .sum();
+    let cost: Price =
+        held.iter().map(|n| n.status.as_ref().and_then(|s| s.instance.as_ref()).map_or_else(|| n.dearest(), |i| i.price_per_hour)).sum();
     if limits.nodes.is_some_and(|most| held.len() > usize::try_from(most).unwrap_or(0)) {
         wrong.push(format!("{} nodes in a pool of at most {:?}", held.len(), limits.nodes));
     }

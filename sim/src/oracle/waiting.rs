@@ -11,7 +11,12 @@ const SILENT: SignedDuration = SignedDuration::from_secs(30);
 
 /// Jobs that wait in silence.
 pub(super) fn look(mirror: &Mirror, calm: Timestamp, now: Timestamp) -> Vec<String> {
-    mirror.jobs.values().filter(|job| silent(job, mirror, calm, now)).map(|job| format!("{} waits and does not say why", job.name_any())).collect()
+    mirror
+        .jobs
+        .values()
+        .filter(|job| silent(job, mirror, calm, now))
+        .map(|job| format!("{} waits and does not say why", job.name_any()))
+        .collect()
 }
 
 fn silent(job: &GpuJob, mirror: &Mirror, calm: Timestamp, now: Timestamp) -> bool {

@@ -85,7 +85,9 @@ fn short(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(list) if list.is_empty() => "none".into(),
         Value::Object(map) if map.contains_key("id") => map["id"].as_str().unwrap_or_default().to_owned(),
-        Value::Array(list) if list.iter().all(Value::is_object) => format!("{} ({})", list.len(), list.last().map(last).unwrap_or_default()),
+        Value::Array(list) if list.iter().all(Value::is_object) => {
+            format!("{} ({})", list.len(), list.last().map(last).unwrap_or_default())
+        }
         other => other.to_string(),
     };
     match text.char_indices().nth(90) {
@@ -97,7 +99,8 @@ fn short(value: &Value) -> String {
 /// What a list's last element is told apart by.
 fn last(value: &Value) -> String {
     let words = ["name", "attempt", "number", "exitCode", "disruption", "outcome", "reason", "key", "type"];
-    let told = words.iter().filter_map(|w| value.get(*w).map(|v| format!("{w} {}", v.as_str().map_or_else(|| v.to_string(), str::to_owned))));
+    let told =
+        words.iter().filter_map(|w| value.get(*w).map(|v| format!("{w} {}", v.as_str().map_or_else(|| v.to_string(), str::to_owned))));
     told.collect::<Vec<_>>().join(", ")
 }
 

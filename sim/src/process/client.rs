@@ -41,8 +41,10 @@ where
             for n in 0..TRIES {
                 let Some(copy) = body.try_clone() else { break };
                 let answer = inner.call(Request::from_parts(parts.clone(), copy)).await?;
-                let busy =
-                    matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
+                let busy = matches!(
+                    answer.status(),
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                );
                 if !busy {
                     return Ok(answer);
                 }

@@ -73,7 +73,10 @@ impl Fleet {
     /// Whether this holder of the Lease is a process that runs and is connected.
     #[must_use]
     pub fn leads(&self, leader: Option<&str>) -> bool {
-        self.slots.iter().filter_map(|s| s.up.as_ref()).any(|o| Some(o.identity.as_str()) == leader && o.line.state() == super::line::State::Up)
+        self.slots
+            .iter()
+            .filter_map(|s| s.up.as_ref())
+            .any(|o| Some(o.identity.as_str()) == leader && o.line.state() == super::line::State::Up)
     }
 
     /// kill -9 of the leader.

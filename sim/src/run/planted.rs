@@ -84,7 +84,8 @@ struct Copy {
 impl Copy {
     /// Tracked and new files alike, as they are now.
     fn make() -> anyhow::Result<Copy> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        let cache =
+            std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
         let folder = cache.context("neither HOME nor XDG_CACHE_HOME is set")?.join("gpujob/planted");
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         // The running binary is target/<triple>/debug/gpujob-sim. Its target folder is not built into: cargo would take what
@@ -105,7 +106,8 @@ impl Copy {
     /// The workspace as it is, without what was planted before. Files that have not changed keep their times, so that only
     /// what a patch touches is built.
     fn reset(&self) -> anyhow::Result<()> {
-        let listed = Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(workspace()).output()?;
+        let listed =
+            Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(workspace()).output()?;
         let names = String::from_utf8(listed.stdout).context("file names")?;
         let mut wanted = std::collections::BTreeSet::new();
         for name in names.split('\0').filter(|n| !n.is_empty()) {
@@ -124,7 +126,12 @@ impl Copy {
 
     fn apply(&self, patch: &Path) -> anyhow::Result<()> {
         // Outside of any repository `git apply` is `patch`, and as strict.
-        let output = Command::new("git").env("GIT_CEILING_DIRECTORIES", self.folder.parent().unwrap_or(&self.folder)).arg("apply").arg(patch).current_dir(&self.folder).output()?;
+        let output = Command::new("git")
+            .env("GIT_CEILING_DIRECTORIES", self.folder.parent().unwrap_or(&self.folder))
+            .arg("apply")
+            .arg(patch)
+            .current_dir(&self.folder)
+            .output()?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -178,7 +185,9 @@ fn link(from: &Path, to: &Path) -> anyhow::Result<()> {
         if path.is_dir() {
             link(&path, &target)?;
         } else if !target.exists() {
-            std::fs::hard_link(&path, &target).or_else(|_| std::fs::copy(&path, &target).map(drop)).with_context(|| format!("linking {}", path.display()))?;
+            std::fs::hard_link(&path, &target)
+                .or_else(|_| std::fs::copy(&path, &target).map(drop))
+                .with_context(|| format!("linking {}", path.display()))?;
         }
     }
     Ok(())
