@@ -1,5 +1,7 @@
 //! The command line of `cargo sim`.
 
+#![allow(clippy::disallowed_methods)] // real time, for people who wait
+
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use gpujob_sim::run::{Schedule, Verdict, exhaustive, planted, play, random, threads};

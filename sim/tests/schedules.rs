@@ -1,5 +1,7 @@
 //! Two thousand lives of the whole operator, a crash after every single write of every scenario among them.
 
+#![allow(clippy::disallowed_methods)] // real time, for people who wait
+
 use gpujob_sim::run::{Schedule, Verdict, exhaustive, play, random, threads};
 use gpujob_sim::scenario::catalog;
 use gpujob_sim::timeline::render;

@@ -62,11 +62,14 @@ impl Programs {
     }
 }
 
+/// UID and attempt of what was committed, or why that is not it.
+pub(super) type Delivered = Result<(String, i32), String>;
+
 /// What else a check of a job may ask.
 pub(super) struct Proof<'a> {
     pub(super) programs: &'a Programs,
-    /// What lies at the job's destination: `Ok` with UID and attempt of what was committed, `Err` with why that is not it.
-    pub(super) delivered: &'a dyn Fn(&GpuJob) -> Result<(String, i32), String>,
+    /// What lies at the job's destination.
+    pub(super) delivered: &'a dyn Fn(&GpuJob) -> Delivered,
     /// When the instance of this GpuNode was announced to go, or went by itself.
     pub(super) disturbed: &'a dyn Fn(&str) -> Option<Timestamp>,
 }

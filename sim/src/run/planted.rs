@@ -1,6 +1,8 @@
 //! Planted bugs: small patches of the operator, each a mistake that somebody could make. Every one is applied to a copy of the
 //! workspace, the simulator is built there and run, and must fail. The product's code has no switches for this.
 
+#![allow(clippy::disallowed_methods)] // real time, for people who wait
+
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
