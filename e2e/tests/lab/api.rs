@@ -17,32 +17,47 @@ use tokio::process::Command;
 const GROUP: &str = "cases.gpujob.test";
 
 pub(crate) async fn cases(given: Given) -> Result<()> {
-    let folder = given.lab.paths.repository.join("crds/yaml");
-    for kind in ["gpujobs", "gpupools", "gpunodes"] {
-        let text = fs::read_to_string(folder.join(format!("{kind}.gpujob.dev.yaml")))?;
-        // The group and the object's own name; the rules' messages speak of gpujob.dev too, and stay.
-        let text = text.replace(&format!("name: {kind}.gpujob.dev"), &format!("name: {kind}.{GROUP}"));
-        let text = text.replace("  group: gpujob.dev", &format!("  group: {GROUP}"));
-        cluster::apply(&given.client, &text).await?;
-    }
+    copied(&given, GROUP).await?;
     let mut wrong = vec![];
     for case in all() {
-        let kind = case.kind.to_lowercase();
-        until("the API server to serve the copies", Duration::from_secs(20), || async {
-            let (status, _) = send(&given.client, "GET", &format!("{}?limit=1", path(&kind, None)), None).await?;
-            ensure!(status == 200, "{kind}: {status}");
-            Ok(())
-        })
-        .await?;
         if let Err(error) = judge(&given.client, &case).await {
             wrong.push(format!("{} {:?}: {error:#}", case.kind, case.name));
         }
     }
-    for kind in ["gpujobs", "gpupools", "gpunodes"] {
-        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}.{GROUP}");
+    uncopied(&given, GROUP).await?;
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+const KINDS: [&str; 3] = ["gpujobs", "gpupools", "gpunodes"];
+
+/// Installs copies of our CRDs under another group, and waits until they are served.
+pub(crate) async fn copied(given: &Given, group: &str) -> Result<()> {
+    let folder = given.lab.paths.repository.join("crds/yaml");
+    for kind in KINDS {
+        let text = fs::read_to_string(folder.join(format!("{kind}.gpujob.dev.yaml")))?;
+        // The group and the object's own name; the rules' messages speak of gpujob.dev too, and stay.
+        let text = text.replace(&format!("name: {kind}.gpujob.dev"), &format!("name: {kind}.{group}"));
+        let text = text.replace("  group: gpujob.dev", &format!("  group: {group}"));
+        cluster::apply(&given.client, &text).await?;
+    }
+    for kind in KINDS {
+        until("the API server to serve the copies", Duration::from_secs(20), || async {
+            let (status, _) = send(&given.client, "GET", &format!("/apis/{group}/v1alpha1/{kind}?limit=1"), None).await?;
+            ensure!(status == 200, "{kind}: {status}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Removes the copies, with everything of their kinds.
+pub(crate) async fn uncopied(given: &Given, group: &str) -> Result<()> {
+    for kind in KINDS {
+        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind}.{group}");
         send(&given.client, "DELETE", &path, None).await?;
     }
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 
 mod api;
 mod cloud;
+mod conformance;
 mod crash;
 mod demo;
 mod endings;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         case(&session, "wrong_keys_are_told", endings::wrong_keys),
         case(&session, "a_missing_input_is_told", endings::missing_input),
         case(&session, "the_api_server_refuses_and_accepts_as_the_cases_say", api::cases),
+        case(&session, "the_simulators_api_server_is_true_to_this_one", conformance::cases),
         case(&session, "samples_are_accepted", api::samples),
         case(&session, "the_readmes_helm_line_installs_the_chart", readme::install_line),
         case(&session, "the_operators_keys_can_end_only_its_own_instances", cloud::operators_keys),

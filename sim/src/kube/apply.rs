@@ -39,7 +39,7 @@ pub(crate) fn apply(resource: &Resource, live: &Value, wanted: &Value, actor: &A
 
     let conflicts = conflicts(&owners, mine, &fields, live, &wanted, shape);
     if !conflicts.is_empty() && !force {
-        return Err(refused(resource, &conflicts));
+        return Err(refused(&conflicts));
     }
     for (at, owner) in owners.iter_mut().enumerate() {
         if Some(at) != mine {
@@ -49,11 +49,11 @@ pub(crate) fn apply(resource: &Resource, live: &Value, wanted: &Value, actor: &A
 
     let mut object = live.clone();
     merge(&mut object, &wanted, shape);
-    // Deepest first, so that what is held goes before its holder is asked for.
+    // Holders first: an item without its keys could not be found.
     let kept = fields.with_parents();
     let others =
         Fields(owners.iter().enumerate().filter(|(at, _)| Some(*at) != mine).flat_map(|(_, e)| e.fields.with_parents().0).collect());
-    for path in before.with_parents().0.iter().rev() {
+    for path in &before.with_parents().0 {
         if !kept.0.contains(path) && !others.0.contains(path) && path.len() > 1 {
             remove(&mut object, path, shape);
         }
@@ -72,8 +72,18 @@ fn keep_only(object: &mut Value, names: &[&str]) {
     }
 }
 
-/// What others own and `wanted` would change: (whose, at which place, what).
+/// What others own and `wanted` would change: (whose, in words; at which place; what).
 type Conflicts<'a> = Vec<(String, usize, &'a Path)>;
+
+/// An owner, as conflicts tell it.
+fn named(owner: &Entry) -> String {
+    let Entry { manager, version, subresource, .. } = owner;
+    match (owner.applied, subresource.as_str()) {
+        (true, _) => format!("{manager:?}"),
+        (false, "") => format!("{manager:?} using {version}"),
+        (false, part) => format!("{manager:?} with subresource {part:?} using {version}"),
+    }
+}
 
 fn conflicts<'a>(
     owners: &[Entry],
@@ -85,21 +95,25 @@ fn conflicts<'a>(
 ) -> Conflicts<'a> {
     let mut found = vec![];
     for (at, owner) in owners.iter().enumerate().filter(|(at, _)| Some(*at) != mine) {
-        for path in owner.fields.0.intersection(&fields.0).map(|p| fields.0.get(p).unwrap_or(p)) {
-            let Some(path) = fields.0.get(path) else { continue };
+        for path in fields.0.iter().filter(|path| owner.fields.0.contains(*path)) {
             let (is, wants) = (get(live, path, shape), get(wanted, path, shape));
             // Items of lists are there or not: their fields conflict, they do not.
             let item = matches!(path.last(), Some(super::fields::Step::Key(_) | super::fields::Step::Value(_)));
-            if !item && is != wants {
-                found.push((owner.manager.clone(), at, path));
+            // A map that is wanted empty may be filled by others.
+            let holder = is.is_some_and(Value::is_object) && empty(wants);
+            if !item && !holder && is != wants {
+                found.push((named(owner), at, path));
             }
         }
     }
     found
 }
 
-fn refused(resource: &Resource, conflicts: &Conflicts<'_>) -> Refusal {
-    let version = resource.api_version();
+fn empty(value: Option<&Value>) -> bool {
+    value.is_some_and(|v| v.as_object().is_some_and(serde_json::Map::is_empty))
+}
+
+fn refused(conflicts: &Conflicts<'_>) -> Refusal {
     let mut of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (manager, _, path) in conflicts {
         of.entry(manager).or_default().push(told(path));
@@ -109,17 +123,14 @@ fn refused(resource: &Resource, conflicts: &Conflicts<'_>) -> Refusal {
     let who: Vec<String> = of
         .iter()
         .map(|(manager, paths)| match paths.as_slice() {
-            [one] => format!("conflict with {manager:?} using {version}: {one}"),
-            many => format!(
-                "conflicts with {manager:?} using {version}:\n{}",
-                many.iter().map(|p| format!("- {p}")).collect::<Vec<_>>().join("\n")
-            ),
+            [one] => format!("conflict with {manager}: {one}"),
+            many => format!("conflicts with {manager}:\n{}", many.iter().map(|p| format!("- {p}")).collect::<Vec<_>>().join("\n")),
         })
         .collect();
     let causes: Vec<Value> = conflicts
         .iter()
         .map(|(manager, _, path)| {
-            json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager:?} using {version}"), "field": told(path)})
+            json!({"reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": told(path)})
         })
         .collect();
     let message = format!("Apply failed with {count} conflict{plural}: {}", who.join("\n"));

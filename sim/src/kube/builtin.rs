@@ -138,6 +138,15 @@ fn quality(spec: &Value) -> &'static str {
     }
 }
 
+/// The first time that is not written with six digits, where only that is read: Go is strict about `MicroTime`.
+pub(crate) fn crooked_time(object: &Value) -> Option<&str> {
+    let micro = |text: &str| text.rsplit_once('.').is_some_and(|(_, fraction)| fraction.len() == 7 && fraction.ends_with('Z'));
+    ["/spec/renewTime", "/spec/acquireTime", "/eventTime", "/series/lastObservedTime"]
+        .iter()
+        .filter_map(|place| object.pointer(place)?.as_str())
+        .find(|text| !micro(text))
+}
+
 /// What of an object of a core kind may not change.
 pub(crate) fn changed(resource: &Resource, subresource: &str, object: &Value, was: &Value) -> Result<(), Refusal> {
     let name = was["metadata"]["name"].as_str().unwrap_or_default();

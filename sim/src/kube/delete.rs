@@ -79,13 +79,17 @@ pub(crate) fn delete(state: &mut State, actor: &Actor, target: &Target, options:
 }
 
 fn preconditions(resource: &Resource, name: &str, live: &Arc<Stored>, options: &Options) -> Result<(), Refusal> {
-    let pairs = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.version, "resourceVersion")];
-    for (what, asked, field) in pairs {
+    let pairs = [
+        ("UID", &options.uid, "uid", "The object might have been deleted and then recreated"),
+        ("ResourceVersion", &options.version, "resourceVersion", "The object might have been modified"),
+    ];
+    for (what, asked, field, hint) in pairs {
         if let Some(asked) = asked
             && asked != live.meta(field)
         {
-            let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {}", live.meta(field));
-            return Err(Refusal::conflict(resource, name, &why));
+            let is = live.meta(field);
+            let why = format!("the {what} in the precondition ({asked}) does not match the {what} in record ({is}). {hint}");
+            return Err(Refusal::conflict_of_kind(resource, name, &why));
         }
     }
     Ok(())
@@ -129,7 +133,7 @@ fn mark(resource: &Resource, object: &mut Value, options: &Options, now: Timesta
         return true;
     }
     let given = meta["deletionGracePeriodSeconds"].as_i64().unwrap_or_default();
-    if options.grace.is_none() && given > 0 || grace >= given && given > 0 {
+    if given > 0 && (options.grace.is_none() || grace >= given) {
         return false;
     }
     let began = meta["deletionTimestamp"].as_str().and_then(|t| t.parse::<Timestamp>().ok()).unwrap_or(now);

@@ -57,11 +57,6 @@ impl Fields {
         Fields(self.0.iter().flat_map(|path| (1..=path.len()).map(|n| path[..n].to_vec())).collect())
     }
 
-    /// Without everything at or below a top-level field.
-    pub(crate) fn without(&mut self, top: &str) {
-        self.0.retain(|path| !matches!(path.first(), Some(Step::Field(name)) if name == top));
-    }
-
     pub(crate) fn parse(value: &Value) -> Self {
         let mut fields = Fields::default();
         read(value, &mut vec![], &mut fields.0);
@@ -125,8 +120,8 @@ fn read(value: &Value, path: &mut Path, fields: &mut BTreeSet<Path>) {
 pub(crate) fn collect(value: &Value, shape: Shape<'_>, path: &mut Path, parents: bool, fields: &mut BTreeSet<Path>) {
     match value {
         Value::Object(map) if !map.is_empty() && !shape.atomic_map() => {
-            // Maps at the top are structs in Go: nobody owns `metadata` itself.
-            if parents && path.len() > 1 {
+            // What is a struct in Go is owned by nobody as such: only maps are.
+            if parents && !path.is_empty() && shape.is_map() {
                 fields.insert(path.clone());
             }
             for (name, inner) in map {

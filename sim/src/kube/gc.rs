@@ -3,7 +3,7 @@
 use super::delete::{Options, delete};
 use super::path::Target;
 use super::resource::Resource;
-use super::store::{Actor, Key, State, Stored};
+use super::store::{Actor, Change, Key, State, Stored};
 use super::write::settle;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -14,6 +14,21 @@ const MANAGER: &str = "generic-garbage-collector";
 
 /// One pass: one generation of dependents. How many objects it changed.
 pub(crate) fn collect(state: &mut State, now: Timestamp) -> usize {
+    // Only what goes, and what has owners, can be of interest: most writes are neither.
+    let seen = state.changes.len();
+    let matters = |c: &Change| c.deleted || c.after.deleting() || owners(&c.after).next().is_some();
+    if !state.changes[state.collected..].iter().any(matters) {
+        state.collected = seen;
+        return 0;
+    }
+    let done = pass(state, now);
+    if done == 0 {
+        state.collected = seen;
+    }
+    done
+}
+
+fn pass(state: &mut State, now: Timestamp) -> usize {
     let all: Vec<(&'static Resource, Key, Arc<Stored>)> = super::resource::all()
         .iter()
         .flat_map(|r| state.of(r).iter().map(move |(key, object)| (r, key.clone(), object.clone())).collect::<Vec<_>>())

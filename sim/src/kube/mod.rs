@@ -5,9 +5,11 @@
 
 mod apply;
 mod builtin;
+pub mod conformance;
 mod delete;
 mod fields;
 mod gc;
+mod judge;
 mod managed;
 mod namespaces;
 mod patch;
@@ -15,6 +17,7 @@ mod path;
 mod pods;
 mod read;
 pub mod refusal;
+mod requests;
 pub mod resource;
 mod schema;
 mod selectors;
@@ -24,7 +27,7 @@ mod store;
 mod watch;
 mod write;
 
-pub use service::{AnswerBody, Hidden, KubeService, Sight, Wrote};
+pub use service::{AnswerBody, Hidden, Hide, KubeService, Sight, Wrote};
 pub use store::Write;
 
 use gpujob_operator::clock::Clock;

@@ -24,6 +24,18 @@ pub(crate) fn operations(object: &mut Value, patch: &Value) -> Result<(), Refusa
         {
             continue;
         }
+        // A field that is not there is replaced as if it were.
+        let operation = match operation {
+            PatchOperation::Replace(new) if object.pointer(new.path.as_str()).is_none() => {
+                let path = new.path.as_str();
+                let held = path.rsplit_once('/').and_then(|(holder, _)| object.pointer(holder)).is_some_and(Value::is_object);
+                if !held {
+                    return Err(unprocessable());
+                }
+                PatchOperation::Add(json_patch::AddOperation { path: new.path, value: new.value })
+            }
+            other => other,
+        };
         json_patch::patch(object, &[operation]).map_err(|_| unprocessable())?;
     }
     Ok(())

@@ -105,7 +105,9 @@ pub(crate) fn route(path: &str) -> Result<Route, Refusal> {
         _ => false,
     };
     // A name in no namespace, or a namespace for what has none, is no path.
-    if !known || resource.namespaced != !namespace.is_empty() && !(resource.namespaced && name.is_empty()) {
+    let placed = !namespace.is_empty();
+    let everywhere = resource.namespaced && name.is_empty();
+    if !known || (resource.namespaced != placed && !everywhere) {
         return Err(Refusal::no_route());
     }
     Ok(Route::Objects(Target { resource, namespace: namespace.to_owned(), name: name.to_owned(), subresource: subresource.to_owned() }))

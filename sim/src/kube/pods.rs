@@ -60,7 +60,7 @@ pub(crate) fn evict(state: &mut State, actor: &Actor, target: &Target, body: &Va
         Some(all) => all.push(condition),
         None => object["status"]["conditions"] = json!([condition]),
     }
-    let over = matches!(live.value["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let over = matches!(live.value["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     if !live.deleting() && !over && !options.dry {
         let status = Actor { subresource: "status".to_owned(), ..actor.clone() };
         replace(state, &status, &pod, &live, Proposal { object, strict: false, owners: None })?;

@@ -88,6 +88,13 @@ impl Refusal {
             .of(resource, name)
     }
 
+    /// A conflict that names the kind in place of the resource.
+    pub(crate) fn conflict_of_kind(resource: &Resource, name: &str, why: &str) -> Self {
+        let kind = if resource.group.is_empty() { resource.kind.clone() } else { format!("{}.{}", resource.kind, resource.group) };
+        let message = format!("Operation cannot be fulfilled on {kind} {name:?}: {why}");
+        Refusal { details: details(name, &resource.group, &resource.kind), ..Refusal::new(409, "Conflict", message) }
+    }
+
     /// Somebody else has written since.
     pub(crate) fn modified(resource: &Resource, name: &str) -> Self {
         Refusal::conflict(resource, name, "the object has been modified; please apply your changes to the latest version and try again")
@@ -116,7 +123,9 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> Value {
         let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message});
-        status["reason"] = Value::from(self.reason);
+        if !self.reason.is_empty() {
+            status["reason"] = Value::from(self.reason);
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }

@@ -113,10 +113,7 @@ fn fields(resource: &Resource, text: &str) -> Result<Vec<(String, bool, String)>
                 return Err(Refusal::bad_request(format!("invalid field selector: {part}")));
             };
             if !selectable(resource, field) {
-                let message = match resource.schema() {
-                    Some(_) => format!("field label not supported: {field}"),
-                    None => format!("field label not supported: {field}"),
-                };
+                let message = format!("field label not supported: {field}");
                 return Err(Refusal::bad_request(message));
             }
             Ok((field.to_owned(), equal, value.to_owned()))

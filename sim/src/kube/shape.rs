@@ -81,6 +81,16 @@ impl<'a> Shape<'a> {
         }
     }
 
+    /// Whether this is a map, and no struct, in Go: there all of a custom resource is maps, but its metadata.
+    pub(crate) fn is_map(self) -> bool {
+        match self.place {
+            Place::Schema(..) => true,
+            Place::BuiltIn(name) => {
+                matches!(name, "data" | "binaryData" | "labels" | "annotations" | "limits" | "requests" | "capacity" | "allocatable")
+            }
+        }
+    }
+
     pub(crate) fn list(self) -> Listed<'a> {
         match self.place {
             Place::Schema(schema, _) => match schema["x-kubernetes-list-type"].as_str() {

@@ -113,6 +113,8 @@ pub(crate) struct State {
     pub(crate) writes: Vec<Write>,
     /// What containers have said: (namespace, pod, container).
     pub(crate) logs: BTreeMap<(String, String, String), String>,
+    /// How many changes the garbage collector has nothing to do about.
+    pub(crate) collected: usize,
     named: u64,
 }
 
@@ -128,6 +130,7 @@ impl State {
             compacted: FIRST,
             writes: vec![],
             logs: BTreeMap::new(),
+            collected: 0,
             named: 0,
         }
     }

@@ -89,13 +89,14 @@ pub(crate) fn replace(
     identify(target, &mut object)?;
     let was = &live.value;
     let meta = metadata(&mut object);
-    match (meta["uid"].as_str().unwrap_or_default(), live.meta("uid")) {
-        ("", _) => {}
-        (asked, is) if asked == is => {}
-        (asked, is) => {
-            let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}");
-            return Err(Refusal::conflict(resource, name, &why));
-        }
+    let (asked, is) = (meta["uid"].as_str().unwrap_or_default(), live.meta("uid"));
+    if actor.verb == "update" && !asked.is_empty() && asked != is {
+        let why = format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {is}");
+        return Err(Refusal::conflict(resource, name, &why));
+    }
+    // A custom resource's status endpoint takes nothing of the metadata, and so does not look at it.
+    if !(resource.schema().is_some() && actor.subresource == "status") {
+        unchanged(resource, name, meta, live)?;
     }
     match meta["resourceVersion"].as_str().unwrap_or_default() {
         "" => {}
@@ -127,6 +128,21 @@ pub(crate) fn replace(
         metadata(&mut object)["generation"] = Value::from(next);
     }
     Ok(settle(state, actor, resource, (namespace.clone(), name.clone()), object))
+}
+
+/// Identity and deletion are the server's to say.
+fn unchanged(resource: &Resource, name: &str, meta: &Value, live: &Stored) -> Result<(), Refusal> {
+    for field in ["uid", "deletionTimestamp"] {
+        let said = &meta[field];
+        if !said.is_null() && *said != live.value["metadata"][field] {
+            return Err(Refusal::invalid(
+                resource,
+                name,
+                &[Cause::invalid(&format!("metadata.{field}"), &said.to_string(), "field is immutable")],
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Keeps an object, unless it has been waiting to go and nothing holds it any more.
@@ -162,6 +178,12 @@ fn identify(target: &Target, object: &mut Value) -> Result<(), Refusal> {
         )));
     }
     let meta = metadata(object);
+    if let Some(map) = meta.as_object_mut() {
+        // Metadata is typed for every kind: what is empty is not there.
+        let empty =
+            |v: &Value| v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty);
+        map.retain(|name, value| name == "managedFields" || !empty(value));
+    }
     let said = meta["namespace"].as_str().unwrap_or_default();
     if !said.is_empty() && said != namespace {
         return Err(Refusal::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
@@ -262,7 +284,12 @@ fn well_formed(resource: &Resource, mut object: Value, was: Option<&Value>, stri
         Refusal::bad_request(format!("{} in version {:?} cannot be handled as a {}: {why}", resource.kind, resource.version, resource.kind))
     };
     match &resource.rules {
-        Rules::BuiltIn(typed) => typed(object).map_err(|e| unreadable(e.to_string())),
+        Rules::BuiltIn(typed) => {
+            if let Some(time) = builtin::crooked_time(&object) {
+                return Err(unreadable(format!("parsing time {time:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse it")));
+            }
+            typed(object).map_err(|e| unreadable(e.to_string()))
+        }
         Rules::Custom(schema) => {
             let dropped = schema.prune(&mut object);
             if strict && !dropped.is_empty() {

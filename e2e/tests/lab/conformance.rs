@@ -1,0 +1,31 @@
+//! What the simulator's API server is held to, put to a real one.
+
+use crate::api::{copied, uncopied};
+use crate::session::Given;
+use anyhow::{Result, ensure};
+use futures::{StreamExt, stream};
+use gpujob_sim::kube::conformance;
+
+/// No operator watches it: the cases have their objects to themselves.
+const GROUP: &str = "conformance.gpujob.test";
+
+/// Cases wait for each other's controllers more than they load the machine.
+const SIDE_BY_SIDE: usize = 4;
+
+pub(crate) async fn cases(given: Given) -> Result<()> {
+    copied(&given, GROUP).await?;
+    let client = given.client.clone();
+    let put = move |(number, case): (usize, conformance::Case)| {
+        let client = client.clone();
+        async move {
+            let done = conformance::run(&client, GROUP, &format!("conformance-{number}"), &case).await;
+            done.err().map(|error| format!("{:?}: {error:#}", case.name))
+        }
+    };
+    let wrong: Vec<Option<String>> =
+        stream::iter(conformance::all().into_iter().enumerate()).map(put).buffered(SIDE_BY_SIDE).collect().await;
+    uncopied(&given, GROUP).await?;
+    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
