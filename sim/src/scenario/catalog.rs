@@ -79,6 +79,7 @@ pub fn all() -> Vec<Scenario> {
         exits_zero_when_told(),
         no_results(),
         results_exist(),
+        impostor(),
     ]
 }
 
@@ -202,7 +203,7 @@ fn node_deleted() -> Scenario {
     Scenario {
         objects: vec![namespace(), pool(ONE, SPOT), job("train", &[Program::ok(300), Program::ok(60)])],
         steps: vec![Step { when: running("train", seconds(20)), act: Act::DeleteNode("train") }],
-        expect: Expect { jobs: vec![succeeds("train", 2..=2)], instances_at_end: 0, launches: 2..=2, pool: true },
+        expect: Expect { jobs: vec![succeeds("train", 2..=3)], instances_at_end: 0, launches: 2..=2, pool: true },
         horizon: minutes(60),
         ..base("node-deleted", "somebody deletes the Node object under a running program")
     }
@@ -279,6 +280,15 @@ fn results_exist() -> Scenario {
         expect: Expect { jobs: vec![succeeds("first", 1..=1), refused], instances_at_end: 0, launches: 1..=1, pool: true },
         horizon: minutes(20),
         ..base("results-exist", "the second job's destination holds the first one's results: refused, and nothing is touched")
+    }
+}
+
+fn impostor() -> Scenario {
+    Scenario {
+        script: machine(0, Machine { impostor: Some("impostor".into()), ..Machine::default() }),
+        expect: Expect { jobs: vec![succeeds("train", 1..=2)], instances_at_end: 0, launches: 2..=2, pool: true },
+        horizon: minutes(60),
+        ..base("impostor", "another Node claims the first instance's providerID: neither is accepted, and the instance is replaced")
     }
 }
 

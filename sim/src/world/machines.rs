@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use gpujob_crds::names;
 use gpujob_provider_core::InstanceState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -117,8 +117,9 @@ pub(super) async fn follow(world: Arc<Inner>) {
     loop {
         seen = world.hardware.changed(seen).await;
         let running = world.hardware.running();
+        let ids: BTreeSet<&str> = running.iter().map(|i| i.id.as_str()).collect();
         powered.retain(|id, power| {
-            let runs = running.iter().any(|i| i.id == *id);
+            let runs = ids.contains(id.as_str());
             if !runs {
                 tracing::debug!(id, "power off");
                 power.cancel();

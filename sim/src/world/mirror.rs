@@ -1,7 +1,7 @@
-//! What the world's own watches show: pods and Nodes, with the change that made it so.
+//! What the world's own watches show: pods, Nodes and namespaces, with the change that made it so.
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 pub(super) enum Change {
     Pod(Arc<Pod>, bool),
     Node(Arc<Node>, bool),
+    Namespace(Arc<Namespace>, bool),
 }
 
 /// Everything that there is.
@@ -36,6 +37,7 @@ impl Mirror {
                 true => drop(self.nodes.remove(&node.name_any())),
                 false => drop(self.nodes.insert(node.name_any(), node.clone())),
             },
+            Change::Namespace(..) => {}
         }
     }
 }

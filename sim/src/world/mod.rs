@@ -14,6 +14,7 @@ mod controllers;
 mod kubelet;
 mod machines;
 mod mirror;
+mod namespaces;
 mod scheduler;
 pub mod script;
 pub mod store;
@@ -28,7 +29,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 use kubelet::Host;
 use mirror::{Change, Mirror};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -74,6 +75,8 @@ struct Inner {
     runs: Mutex<Vec<Run>>,
     /// Starts of programs, by job: how often its program was started, and on which Node last.
     starts: watch::Sender<BTreeMap<String, (u32, String)>>,
+    /// Namespaces that are being emptied.
+    terminating: Mutex<BTreeSet<String>>,
     stop: CancellationToken,
 }
 
@@ -128,12 +131,16 @@ impl World {
             schedule: Notify::new(),
             runs: Mutex::default(),
             starts: watch::Sender::default(),
+            terminating: Mutex::default(),
             stop: CancellationToken::new(),
         });
         let (sender, changes) = mpsc::unbounded_channel();
         let spawn = |task: futures::future::BoxFuture<'static, ()>| world.spawn_on(&world.stop, task);
         spawn(Box::pin(mirror::watch(Api::all(world.client.clone()), sender.clone(), Change::Pod)));
-        spawn(Box::pin(mirror::watch(Api::all(world.client.clone()), sender, Change::Node)));
+        spawn(Box::pin(mirror::watch(Api::all(world.client.clone()), sender.clone(), Change::Node)));
+        if world.script.controllers {
+            spawn(Box::pin(mirror::watch(Api::all(world.client.clone()), sender, Change::Namespace)));
+        }
         spawn(Box::pin(route(world.clone(), changes)));
         spawn(Box::pin(machines::follow(world.clone())));
         if world.script.scheduler {
@@ -213,7 +220,8 @@ async fn route(world: Arc<Inner>, mut changes: mpsc::UnboundedReceiver<Change>) 
                 }
             }
             Change::Node(node, true) if world.script.controllers => world.node_gone(&node.name_any()),
-            Change::Node(..) => {}
+            Change::Namespace(namespace, false) => world.namespace(namespace),
+            Change::Node(..) | Change::Namespace(..) => {}
         }
         world.schedule.notify_one();
     }

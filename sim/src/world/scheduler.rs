@@ -187,10 +187,16 @@ async fn bind(world: &Inner, pod: &Pod, node: &str) -> bool {
     }
 }
 
+/// Whether two of our messages give the same reasons: how many Nodes there are changes all the time.
+fn same(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    words(one) == words(other)
+}
+
 /// Says why, unless it is said already.
 async fn unschedulable(world: &Inner, pod: &Pod, why: &str) {
     let old = pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).collect::<Vec<_>>();
-    if old.iter().any(|c| c.type_ == "PodScheduled" && c.message.as_deref() == Some(why)) {
+    if old.iter().any(|c| c.type_ == "PodScheduled" && c.message.as_deref().is_some_and(|said| same(said, why))) {
         return;
     }
     let mut conditions: Vec<serde_json::Value> =

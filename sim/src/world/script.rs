@@ -92,8 +92,11 @@ pub struct Script {
     pub cpu_node: bool,
     /// Plays kube-scheduler. Off where a real one runs.
     pub scheduler: bool,
-    /// Plays the node lifecycle, taint eviction, pod garbage and namespace controllers. Off where a real kube-controller-manager runs.
+    /// Plays the node lifecycle, taint eviction, pod garbage and service account controllers. Off where a real
+    /// kube-controller-manager runs.
     pub controllers: bool,
+    /// Plays the namespace controller. FakeKube has one of its own; a bare API server has none.
+    pub namespaces: bool,
     /// Seconds between renewals of each kubelet's Lease. None where nobody reads them.
     pub heartbeat: Option<Duration>,
 }
@@ -116,6 +119,7 @@ impl Default for Script {
             cpu_node: true,
             scheduler: true,
             controllers: true,
+            namespaces: false,
             heartbeat: None,
         }
     }

@@ -1,4 +1,4 @@
-//! The world against a real API server, in real time: `KUBECONFIG=... cargo test -p gpujob-sim --test real -- --ignored`.
+//! The world against a real API server, in real time: `KUBECONFIG=... cargo test -p gpujob-sim --test lives -- --ignored real`.
 //!
 //! All it needs is an API server with our CRDs and without admission plugin ServiceAccount: the world plays scheduler,
 //! controller manager and kubelets. What holds here holds for load tests too.
@@ -33,6 +33,7 @@ fn quick() -> Script {
         phase_lag: seconds(1),
         node_grace: seconds(4),
         pod_gc: seconds(4),
+        namespaces: true,
         ..Script::default()
     }
 }
@@ -81,6 +82,7 @@ async fn live(scenario: Scenario) -> Vec<String> {
         clouds: cloud.clouds(),
         identity: "operator".into(),
         lease: seconds(15),
+        requests: Default::default(),
         settings: Settings {
             transfer_image: "gpujob-transfer".into(),
             transfer_image_pull_policy: None,
@@ -124,7 +126,9 @@ async fn a_machine_is_taken() {
 
 #[tokio::test]
 #[ignore = "needs an API server that nobody else uses"]
-async fn a_node_object_is_deleted_by_hand() {
-    let step = Step { when: When::Runs { job: "train", nth: 1, later: seconds(2) }, act: Act::DeleteNode("train") };
-    assert_eq!(live(scenario(&[Program::ok(60), Program::ok(3)], vec![step], 2, 2)).await, Vec::<String>::new());
+async fn a_namespace_is_deleted() {
+    let step = Step { when: When::Runs { job: "train", nth: 1, later: seconds(2) }, act: Act::DeleteNamespace };
+    let mut scenario = scenario(&[Program::ok(60)], vec![step], 1, 1);
+    scenario.expect.jobs = catalog::named("namespace-deleted").expect("there").expect.jobs;
+    assert_eq!(live(scenario).await, Vec::<String>::new());
 }
