@@ -1,13 +1,23 @@
-//! Schedules that once failed, each with the bug that it was.
+//! Schedules that once failed, each with the bug that it was. Written out: a seed means another schedule when scenarios change.
 
-use gpujob_sim::run::{exhaustive, play};
+use gpujob_sim::faults::Fault;
+use gpujob_sim::run::{Schedule, play};
 
-fn holds(name: &str) {
-    let verdict = play(&exhaustive::named(name).expect("a schedule"));
+fn holds(scenario: &str, faults: Vec<Fault>) {
+    let schedule = Schedule { faults, ..Schedule::clean(scenario, 1) };
+    let verdict = play(&schedule);
     assert!(verdict.is_good(), "{}", verdict.complaint());
 }
 
+/// The scheduler reserved the next attempt on a GpuNode whose Node object had just been deleted, and the job waited nine minutes.
 #[test]
-fn the_life_of_one_job() {
-    holds("plain/clean");
+fn a_node_object_that_is_gone_does_not_come_back() {
+    holds("node-deleted", vec![]);
+}
+
+/// Why a job waits was written without the version that was read: a request that was nine seconds on its way undid what had been
+/// said since, and the condition's transition time ran backwards.
+#[test]
+fn a_reason_that_arrives_late_undoes_nothing() {
+    holds("quota", vec![Fault::Delay { request: 14, there_ms: 9_226, back_ms: 6_590 }]);
 }

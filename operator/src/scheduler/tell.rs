@@ -125,7 +125,10 @@ async fn patch(ctx: &Ctx, Saying { job, status, why, now }: &Saying) -> Result<(
     if waits(*status, why) {
         value["waiting"] = json!(Waiting { next_try: why.next_try.map(whole_second), tried: why.tried.clone() });
     }
-    let patch = json!({"apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuJob", "metadata": {"name": job.name_any(), "uid": job.uid()}, "status": value});
+    // With the version that was read: one field manager never conflicts with itself, and a request that was long on its way would
+    // undo what was said since. The job's newer version brings another look.
+    let metadata = json!({"name": job.name_any(), "uid": job.uid(), "resourceVersion": job.resource_version()});
+    let patch = json!({"apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuJob", "metadata": metadata, "status": value});
     let api = Api::<GpuJob>::namespaced(ctx.client.clone(), &job.namespace().unwrap_or_default());
     within(api.patch_status(&job.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))).await?;
     Ok(())

@@ -275,8 +275,11 @@ fn results_exist() -> Scenario {
     let refused = JobExpect { name: "second", end: End::Failed("DestinationNotEmpty"), attempts: 1..=1, failures: 0, delivered: None };
     let mut one = pool(ONE, SPOT);
     one["spec"]["limits"] = json!({"nodes": 1});
+    // Both are applied within one second, which is all that an age tells.
+    let mut first = job("first", &[Program::ok(30)]);
+    first["spec"]["priority"] = json!(1);
     Scenario {
-        objects: vec![namespace(), one, job("first", &[Program::ok(30)]), second],
+        objects: vec![namespace(), one, first, second],
         expect: Expect { jobs: vec![succeeds("first", 1..=1), refused], instances_at_end: 0, launches: 1..=1, pool: true },
         horizon: minutes(20),
         ..base("results-exist", "the second job's destination holds the first one's results: refused, and nothing is touched")
