@@ -160,8 +160,10 @@ where
         return sent.await?;
     }
     if wire.line.state() == State::Cut {
-        // Lost: its sender waits until it gives up.
-        return std::future::pending().await;
+        // Lost: its sender waits until it gives up, or until TCP does (Linux `tcp_retries2`: 924 s at least).
+        tokio::time::sleep(std::time::Duration::from_secs(924)).await;
+        wire.line.passable().await;
+        return Err("connection timed out".into());
     }
     deliver(inner, &wire, &asked, orders, request).await
 }
