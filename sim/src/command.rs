@@ -25,7 +25,7 @@ pub(crate) struct Args {
     schedules: Option<u64>,
     /// The first seed of those schedules.
     #[arg(long, value_name = "SEED", default_value_t = 1, requires = "schedules")]
-    base: u64,
+    seed: u64,
     /// Show one schedule again: a seed, or a name such as `plain/crash-7`, as failures print it.
     #[arg(long, value_name = "SEED", conflicts_with = "exhaustive")]
     replay: Option<String>,
@@ -91,8 +91,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         return many(&schedules, args);
     }
     if let Some(count) = args.schedules {
-        let last = args.base.checked_add(count).context("--base plus --schedules is more than a seed can be")?;
-        let seeds: Vec<u64> = (args.base..last).collect();
+        let last = args.seed.checked_add(count).context("--seed plus --schedules is more than a seed can be")?;
+        let seeds: Vec<u64> = (args.seed..last).collect();
         return many(&seeds, args);
     }
     let name = args.replay.clone().unwrap_or_else(|| format!("{}/clean", scenario.unwrap_or("plain")));

@@ -1,4 +1,4 @@
-//! Two thousand lives of the whole operator, a crash after every single write of every scenario among them.
+//! Lives of the whole operator: crashes in every scenario, and schedules made by chance. The long forms are commands of `cargo sim`.
 
 #![allow(clippy::disallowed_methods)] // real time, for people who wait
 
@@ -9,8 +9,10 @@ use std::time::Instant;
 
 /// As many cores as CI has. More threads than cores gain nothing: a schedule never waits.
 const THREADS: usize = 2;
-/// How many schedules there are at least, the exhaustive ones included.
-const SCHEDULES: usize = 2_000;
+/// Of every scenario this many crash points, spread over its life, beside the clean run. `cargo sim --exhaustive` takes all of them.
+const CRASHES: usize = 10;
+/// How many schedules by chance. `cargo sim --schedules N` runs more.
+const SEEDS: u64 = 100;
 
 fn judge(schedule: &Schedule) -> Option<String> {
     let verdict = play(schedule);
@@ -23,9 +25,9 @@ fn demand_none(complaints: Vec<Option<String>>, what: &str, begun: Instant) {
     assert!(failed.is_empty(), "{} of {count} schedules failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Every crash point, then random schedules up to two thousand in all. One test: both want all cores.
+/// The short form: crash points of every scenario, then random schedules. One test: both want all cores.
 #[test]
-fn every_crash_and_then_chance() {
+fn crashes_and_then_chance() {
     let begun = Instant::now();
     let scenarios = catalog::all();
     let lists = threads::over(&scenarios, THREADS, |s| exhaustive::of(s.name), |_, _| {});
@@ -33,11 +35,11 @@ fn every_crash_and_then_chance() {
     for (clean, more) in lists {
         assert!(clean.is_good(), "{}", clean.complaint());
         assert!(clean.writes > 5, "{} writes only {} times: does it do anything?", clean.schedule.name, clean.writes);
-        crashes.extend(more);
+        let stride = more.len().div_ceil(CRASHES).max(1);
+        crashes.extend(more.into_iter().step_by(stride));
     }
-    let exhaustive = crashes.len() + scenarios.len();
-    demand_none(threads::over(&crashes, THREADS, judge, |_, _| {}), "a crash after every write", begun);
-    let seeds: Vec<u64> = (1..=u64::try_from(SCHEDULES.saturating_sub(exhaustive).max(500)).expect("a number")).collect();
+    demand_none(threads::over(&crashes, THREADS, judge, |_, _| {}), "a crash after a write", begun);
+    let seeds: Vec<u64> = (1..=SEEDS).collect();
     demand_none(threads::over(&seeds, THREADS, |seed| judge(&random::schedule(*seed)), |_, _| {}), "by chance", begun);
 }
 

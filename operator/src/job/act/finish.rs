@@ -5,7 +5,6 @@ use crate::context::{ApiError, Ctx, within};
 use crate::job::facts::PodFact;
 use crate::job::observe::JobWorld;
 use crate::reservation;
-use crate::watch::sorted;
 use gpujob_crds::{GpuJob, Reservation, names};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
