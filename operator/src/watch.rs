@@ -45,6 +45,9 @@ struct Indexes {
     nodes: Index,
     /// By provider id, and by the GpuNode's name in our label.
     k8s_nodes: Index,
+    /// Of kinds that are looked up by name alone: always empty. One of its own, because a list that has been read again replaces all
+    /// that its index holds.
+    none: Index,
 }
 
 /// The UIDs of GpuNodes that went since this was last read. A cache says of an object that it does not hold only that: the
@@ -354,7 +357,7 @@ fn no_keys<K>(_: &K) -> Vec<String> {
 }
 
 fn no_index(indexes: &Indexes) -> &Index {
-    &indexes.pods // nothing is ever put there without keys
+    &indexes.none
 }
 
 fn keys_of_pod(pod: &Pod) -> Vec<String> {

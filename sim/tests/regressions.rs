@@ -21,3 +21,11 @@ fn a_node_object_that_is_gone_does_not_come_back() {
 fn a_reason_that_arrives_late_undoes_nothing() {
     holds("quota", vec![Fault::Delay { request: 14, there_ms: 9_226, back_ms: 6_590 }]);
 }
+
+/// The index of pods was emptied whenever the watch of a kind without an index had listed: after a restart that lost the race, the
+/// operator did not see the pods of its jobs, asked the store again and again, and left a deleted pod's finalizer in place.
+#[test]
+fn an_operator_that_comes_back_sees_the_pods_that_are_there() {
+    holds("gpu-never-appears", vec![Fault::Crash { after_write: 33, back_in_s: 5 }]);
+    holds("fails-then-succeeds", vec![Fault::Crash { after_write: 38, back_in_s: 5 }]);
+}

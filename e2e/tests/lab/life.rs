@@ -37,7 +37,7 @@ pub(crate) async fn environment(given: Given) -> Result<()> {
     let script = format!(
         r#"set -eu
 eval "$({} env)"
-kubectl get gpupools lab --output jsonpath='{{.metadata.name}}'
+kubectl get gpupools.gpujob.dev lab --output jsonpath='{{.metadata.name}}'
 helm list --namespace gpujob-system --short
 {} -c 'import boto3; print(len(boto3.client("ec2").describe_subnets()["Subnets"]), boto3.client("s3").list_buckets()["Owner"] is not None)'
 echo "$LAB_REGISTRY $AWS_ENDPOINT_URL_SQS $AWS_ENDPOINT_URL_SSM $AWS_EC2_METADATA_DISABLED"
