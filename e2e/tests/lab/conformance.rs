@@ -18,7 +18,12 @@ pub(crate) async fn cases(given: Given) -> Result<()> {
     let put = move |(number, case): (usize, conformance::Case)| {
         let client = client.clone();
         async move {
-            let done = conformance::run(&client, GROUP, &format!("conformance-{number}"), &case).await;
+            // A real cluster's controllers work beside the cases: pod garbage collection comes every 20 s and takes pods whose Node does
+            // not exist. A case that met one is put again, elsewhere; what fails twice is a lie.
+            let mut done = conformance::run(&client, GROUP, &format!("conformance-{number}"), &case).await;
+            if done.is_err() {
+                done = conformance::run(&client, GROUP, &format!("conformance-again-{number}"), &case).await;
+            }
             done.err().map(|error| format!("{:?}: {error:#}", case.name))
         }
     };
