@@ -16,6 +16,11 @@ pub const CONTAINERS_ENV: &str = "GPUJOB_CONTAINERS";
 
 /// Where `fetch` and `stage` keep what must survive a restart of a container.
 pub const STATE_DIR: &str = "/gpujob/state";
+/// Folder of the node that jobs share, for inputs with `cache: true`.
+pub const CACHE_DIR: &str = "/gpujob/cache";
+/// Folder of a downward API volume. `checkpoint`: when a checkpoint was last asked for (RFC 3339; empty or absent: never).
+/// `taken-at`: when the node will be taken away, once that is known (RFC 3339).
+pub const POD_DIR: &str = "/gpujob/pod";
 /// Where a container's termination message goes.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
@@ -36,6 +41,12 @@ pub struct TransferSpec {
     /// What is delivered after main ended; absent when the job keeps nothing.
     #[serde(default)]
     pub results: Option<Results>,
+    /// What is saved while main runs, and restored before the next attempt's main starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Checkpoints>,
+    /// What the store is asked to check uploads by; the strongest that it honours when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integrity: Option<Integrity>,
     /// Uids of jobs which the operator has seen to be gone by a live read: their uncommitted claims may be taken over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub abandoned: Vec<String>,
@@ -68,6 +79,12 @@ pub struct Input {
     pub from: String,
     /// Absolute folder it is put in; names below the prefix are kept.
     pub path: String,
+    /// `sha256:<hex>` of a single object; required for `https://`, which keeps none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
+    /// Whether the node keeps it for its next job, below [`CACHE_DIR`].
+    #[serde(default)]
+    pub cache: bool,
 }
 
 /// Where results come from and where they go.
@@ -84,6 +101,49 @@ pub struct Results {
     /// What to do when the destination already holds something.
     #[serde(default)]
     pub on_existing: OnExisting,
+    /// Globs below `path`; empty: everything. `*` stays within a folder, `**` does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Globs below `path` that are not delivered though `include` names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// How long the sidecar stays and tries again when delivery fails for a reason that people can mend, in seconds.
+    #[serde(default = "Results::keep")]
+    pub keep_on_failure_seconds: u64,
+}
+
+impl Results {
+    fn keep() -> u64 {
+        600
+    }
+}
+
+/// What is saved while main runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoints {
+    /// Absolute folder in which main leaves its checkpoints.
+    pub path: String,
+    /// `s3://bucket/prefix/`, of this job alone.
+    pub to: String,
+    /// Seconds between two saves; one is also made when asked (see [`POD_DIR`]) and when main has ended early.
+    pub interval_seconds: u64,
+    /// How many complete ones are kept.
+    pub keep: u32,
+}
+
+/// What the store checks an upload by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Integrity {
+    /// CRC-64/NVME, of each part and of the whole object.
+    Crc64nvme,
+    /// SHA-256, of each part.
+    Sha256,
+    /// `Content-MD5`, of each request.
+    Md5,
+    /// Nothing: the store cannot check. Sizes are compared afterwards.
+    None,
 }
 
 /// What to do when the destination already holds results.

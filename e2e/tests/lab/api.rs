@@ -13,8 +13,9 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// The same CRDs under a group that no operator watches: what a case is an update of must really be there, and a GpuNode
-/// that is really there would be bought.
-const GROUP: &str = "cases.gpujob.test";
+/// that is really there would be bought. The name of such a group comes after `gpujob.dev`: kubectl takes the first group that has a
+/// `gpupools`, and other cases ask for one beside this.
+const GROUP: &str = "test-cases.gpujob.test";
 
 pub(crate) async fn cases(given: Given) -> Result<()> {
     copied(&given, GROUP).await?;

@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use futures::{StreamExt, stream};
 use gpujob_sim::kube::conformance;
 
-/// No operator watches it: the cases have their objects to themselves.
-const GROUP: &str = "conformance.gpujob.test";
+/// No operator watches it: the cases have their objects to themselves. After `gpujob.dev` by name, as [`crate::api`] tells why.
+const GROUP: &str = "test-conformance.gpujob.test";
 
 /// Cases wait for each other's controllers more than they load the machine.
 const SIDE_BY_SIDE: usize = 4;

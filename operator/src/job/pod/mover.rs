@@ -151,8 +151,15 @@ pub fn ask(job: &GpuJob, target: &Target, image: &Image) -> TransferSpec {
         },
         index: target.index.unsigned_abs(),
         attempt: target.attempt.unsigned_abs(),
-        inputs: job.spec.inputs.iter().map(|i| spec::Input { from: i.from.clone(), path: i.path.clone() }).collect(),
+        inputs: job
+            .spec
+            .inputs
+            .iter()
+            .map(|i| spec::Input { from: i.from.clone(), path: i.path.clone(), checksum: None, cache: false })
+            .collect(),
         results: job.spec.results.as_ref().map(results),
+        checkpoints: None,
+        integrity: None,
         abandoned: vec![],
     }
 }
@@ -167,6 +174,9 @@ fn results(r: &Results) -> spec::Results {
             OnExisting::Overwrite => spec::OnExisting::Overwrite,
             OnExisting::Reuse => spec::OnExisting::Reuse,
         },
+        include: vec![],
+        exclude: vec![],
+        keep_on_failure_seconds: 600,
     }
 }
 

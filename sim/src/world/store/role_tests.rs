@@ -7,8 +7,25 @@ const TO: &str = "s3://bucket/run/";
 
 fn process(store: &Store, job: &str, attempt: u32, nonce: &str) -> Process {
     let job = JobRef { uid: job.into(), namespace: "lab".into(), name: job.into(), spec_hash: "h".into(), cluster: "c".into() };
-    let results = Results { path: "/results".into(), to: TO.into(), summary: None, on_existing: OnExisting::Refuse };
-    let spec = TransferSpec { job, index: 0, attempt, inputs: vec![], results: Some(results), abandoned: vec![] };
+    let results = Results {
+        path: "/results".into(),
+        to: TO.into(),
+        summary: None,
+        on_existing: OnExisting::Refuse,
+        include: vec![],
+        exclude: vec![],
+        keep_on_failure_seconds: 600,
+    };
+    let spec = TransferSpec {
+        job,
+        index: 0,
+        attempt,
+        inputs: vec![],
+        results: Some(results),
+        checkpoints: None,
+        integrity: None,
+        abandoned: vec![],
+    };
     Process { spec, pod_uid: format!("pod-{attempt}"), nonce: nonce.into(), store: store.clone() }
 }
 
