@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod attempt;
+mod checkpoints;
 mod contract;
 mod crashes;
 mod paths;
