@@ -148,6 +148,8 @@ impl Session {
         }
         let bytes: u64 = sources.iter().map(|s| s.1.len()).sum();
         (limits.budget)().allows(bytes, time::now()).map_err(Stop::Short)?;
+        // A zombie could publish nothing, and should not send anything either.
+        self.repository.change(|found| claim(&self.repository.me, found, false))?;
         let uploader = Uploader { repository: &self.repository, limits, next: &self.next, left: AtomicU64::new(bytes) };
         let work = sources.iter_mut().map(|(path, about, file)| Source { path, about, file: file.take() }).collect();
         let sent = Mutex::new(vec![]);

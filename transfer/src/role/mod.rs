@@ -15,6 +15,7 @@ pub mod discard;
 mod download;
 mod fault;
 pub mod fetch;
+mod keep;
 pub mod resolve;
 mod roll;
 pub mod stage;

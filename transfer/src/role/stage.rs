@@ -21,7 +21,7 @@ use crate::spec::Results;
 
 use super::destination::{Changed, Destination};
 use super::upload::Stager;
-use super::{Context, Fault, walk};
+use super::{Context, Fault, keep, walk};
 
 /// How often a running attempt looks whether it still stands.
 const LOOK: Duration = Duration::from_secs(30);
@@ -47,18 +47,27 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     prepare(Path::new(&results.path));
     if !ending {
         say(&format!("results in {} will be staged for {} when main has ended", results.path, to.name()));
-        wait(&to, &me, &end)?;
+        if let Err(revoked) = wait(&to, &me, &end) {
+            // Who may save checkpoints is not decided here.
+            saver.map(|saver| saver.finish(|| false));
+            return Err(revoked);
+        }
         say("main has ended: staging its results");
     }
     // A node that goes away ended the attempt: its checkpoint is what counts, and there may be time for one of both only.
     if saver.as_ref().is_some_and(Saver::node_goes_away) {
         saver.take().map(|saver| saver.finish(|| false));
     }
-    let receipt = deliver(context, results, &to, &me);
-    if let Some(saver) = saver {
-        saver.finish(|| past_return(&to, &me));
-    }
-    receipt
+    let limit = Duration::from_secs(results.keep_on_failure_seconds);
+    keep::until_mended(limit, &end, || {
+        // Opened anew: with the credentials as they are now.
+        let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
+        let receipt = deliver(context, results, &to, &me);
+        if let Some(saver) = saver.take() {
+            saver.finish(|| past_return(&to, &me));
+        }
+        receipt
+    })
 }
 
 /// Whether this attempt's results are on their way to be visible: its checkpoints are not needed then.

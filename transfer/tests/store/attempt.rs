@@ -129,6 +129,11 @@ impl Running {
         kill_process(pid(self.child.id()), signal).unwrap();
     }
 
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Waits until its log contains `text`.
     pub(crate) fn says(&self, text: &str) {
         let began = Instant::now();

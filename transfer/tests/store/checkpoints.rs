@@ -186,15 +186,9 @@ fn an_attempt_that_was_revoked_neither_saves_nor_collects() {
     let before = objects(&bucket, &root("zombie"));
     write(&zombie, "model", b"zombie");
     ask(&zombie, &old, "2", "revoked");
-    let mut after = objects(&bucket, &root("zombie"));
-    after.retain(|key, _| !key.contains("/o/00000001-") && !key.contains("/m/00000001-"));
-    let mut want = before;
-    want.retain(|key, _| !key.contains("/o/00000001-") && !key.contains("/m/00000001-"));
-    assert!(after == want, "{:?}", after.keys());
-    // What it uploaded nobody names, and the winner's next save removes it.
+    assert!(objects(&bucket, &root("zombie")) == before, "it neither sends nor removes anything");
     write(&winner, "model", b"newer");
     ask(&winner, &new, "2", "saved checkpoint 3 of attempt 2");
-    assert!(keys(&bucket, "zombie", "o").iter().all(|key| key.contains("/o/00000002-")), "{:?}", keys(&bucket, "zombie", "o"));
     for sidecar in [old, new] {
         sidecar.signal(Signal::TERM);
         assert_eq!(sidecar.end().code, Some(0));
