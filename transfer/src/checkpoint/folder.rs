@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::OFlags;
 
 use super::set::Content;
-use super::state::Stamp;
+use crate::stamp::Stamp;
 
 /// Names that end so are being written, or were left by a program that died.
 const UNFINISHED: [&str; 2] = [".partial", ".tmp"];

@@ -71,6 +71,11 @@ pub trait ObjectStore: Send + Sync {
     /// Sends part `number` (from 1). Returns its ETag.
     fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError>;
 
+    /// Number and ETag of every part that an upload has. `None`: there is no such upload, or the store cannot say; begin anew.
+    fn list_parts(&self, _key: &str, _upload: &str) -> Result<Option<Vec<(u32, String)>>, StoreError> {
+        Ok(None)
+    }
+
     /// Makes the object of the parts whose ETags are given, if its CRC-64/NVME is `crc64nvme`.
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError>;
 

@@ -10,5 +10,6 @@ mod kept;
 mod paths;
 mod proxy;
 mod refusals;
+mod resumed;
 mod soak;
 mod weed;
