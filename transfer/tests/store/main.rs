@@ -11,5 +11,6 @@ mod paths;
 mod proxy;
 mod refusals;
 mod resumed;
+mod sample;
 mod soak;
 mod weed;
