@@ -7,6 +7,7 @@ mod contract;
 mod crashes;
 mod gate;
 mod kept;
+mod owners;
 mod paths;
 mod proxy;
 mod refusals;
