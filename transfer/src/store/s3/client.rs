@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::framing::{Framing, Head};
 use super::{Answer, Call, S3, Try, failure, stored, xml};
 use crate::checksum::{crc64nvme, crc64nvme_text};
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
 
@@ -47,7 +47,7 @@ fn page(root: &xml::Element, asked: Option<&str>) -> Result<Page, String> {
 }
 
 /// A page of an upload's parts, and the marker of the next one. `asked` is the marker it was asked with.
-fn parts(root: &xml::Element, asked: &str) -> Result<(Vec<(u32, String)>, Option<String>), String> {
+fn parts(root: &xml::Element, asked: &str) -> Result<(Parts, Option<String>), String> {
     let mut found = vec![];
     for part in root.children.iter().filter(|c| c.name == "Part") {
         let number = part.get("PartNumber").trim().parse().map_err(|_| "a part has no number".to_string())?;
@@ -192,7 +192,7 @@ impl ObjectStore for S3 {
         self.write(key, &[("partNumber", &number.to_string()), ("uploadId", upload)], body, None)
     }
 
-    fn list_parts(&self, key: &str, upload: &str) -> Result<Option<Vec<(u32, String)>>, StoreError> {
+    fn list_parts(&self, key: &str, upload: &str) -> Result<Option<Parts>, StoreError> {
         let (mut found, mut marker) = (vec![], String::new());
         loop {
             let mut query = vec![("uploadId", upload)];
