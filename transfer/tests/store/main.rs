@@ -4,7 +4,11 @@
 mod attempt;
 mod contract;
 mod crashes;
+mod double;
 mod paths;
+mod probes;
 mod proxy;
+mod race;
 mod refusals;
+mod unconditional;
 mod weed;
