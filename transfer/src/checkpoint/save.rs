@@ -51,8 +51,8 @@ pub(super) enum Saved {
 impl Session {
     /// Takes over the head that `fetch` has claimed. `None`: the job has no checkpoints.
     pub(super) fn claim(context: &Context) -> Result<Option<Session>, Fault> {
-        let (Some(wanted), Some(repository)) = (&context.spec.checkpoints, Repository::of(context)?) else { return Ok(None) };
-        let head = repository.change(|found| claim(&repository.me, found, false))?;
+        let (Some(wanted), Some(mut repository)) = (&context.spec.checkpoints, Repository::of(context)?) else { return Ok(None) };
+        let head = repository.claim(false)?;
         let mut sets = HashMap::new();
         for kept in &head.kept {
             match repository.set(kept) {
@@ -201,6 +201,9 @@ impl Session {
                 }
             }
             Err(fault) => say(&format!("earlier checkpoints are left for now: {fault}")),
+        }
+        if self.repository.is_apart() && self.head.kept.len() >= self.keep {
+            collect::lower(&self.repository);
         }
     }
 }

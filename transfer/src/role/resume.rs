@@ -61,7 +61,9 @@ impl Upload {
         let listed = if same { store.list_parts(&begun.key, &begun.upload_id)? } else { None };
         let Some(listed) = listed else { return Ok(None) };
         let there: HashMap<u32, String> = listed.into_iter().collect();
-        parts.retain(|part| there.get(&part.number).is_some_and(|etag| etag.trim_matches('"') == part.etag.trim_matches('"')));
+        // What a part's answer was kept as begins with its ETag; some stores list it without quotes.
+        let same = |kept: &str, etag: &str| kept.replace('"', "").starts_with(&etag.replace('"', ""));
+        parts.retain(|part| there.get(&part.number).is_some_and(|etag| !etag.is_empty() && same(&part.etag, etag)));
         let mut upload = Upload::new(path, begun);
         parts.iter().for_each(|part| upload.write(part));
         upload.parts = parts.into_iter().map(|part| (part.number, part)).collect();
