@@ -2,9 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod attempt;
+mod checkpoints;
 mod contract;
 mod crashes;
+mod gate;
+mod kept;
+mod owners;
 mod paths;
 mod proxy;
 mod refusals;
+mod resumed;
+mod sample;
+mod soak;
 mod weed;
