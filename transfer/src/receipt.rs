@@ -67,6 +67,8 @@ pub mod reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Looks at inputs and destination before anything is bought, and changes nothing.
+    Check,
     /// Downloads the inputs (init container).
     Fetch,
     /// Uploads the results out of sight (sidecar).
