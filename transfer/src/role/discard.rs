@@ -1,5 +1,6 @@
 //! `discard`: an attempt's results are not wanted. Its staging goes, and it can never commit.
 
+use crate::checkpoint;
 use crate::epoch::{Decision, revoke};
 use crate::plan::{STAGING, staging};
 use crate::receipt::{Outcome, Receipt, Role, reason};
@@ -17,6 +18,14 @@ use super::{Context, Fault, sweep};
 /// # Errors
 /// The store's.
 pub fn run(context: &Context, release: bool) -> Result<Receipt, Fault> {
+    let receipt = discarded(context, release)?;
+    if release {
+        checkpoint::remove(context);
+    }
+    Ok(receipt)
+}
+
+fn discarded(context: &Context, release: bool) -> Result<Receipt, Fault> {
     let Some(to) = context.destination()? else {
         return Ok(Receipt::new(Role::Discard, Outcome::Done, "the job keeps no results"));
     };

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::checkpoint;
 use crate::crew;
 use crate::epoch::{Actor, Decision, claim};
 use crate::plan::{STAGING, staging};
@@ -36,7 +37,12 @@ pub fn run(context: &Context) -> Result<Receipt, Fault> {
     {
         stage::prepare(Path::new(&results.path));
     }
-    inputs(context)
+    let restored = checkpoint::restore(context)?;
+    let mut receipt = inputs(context)?;
+    if let Some(restored) = restored {
+        receipt.message = format!("{}; {}", receipt.message, restored.said());
+    }
+    Ok(receipt)
 }
 
 /// Claims the destination; a receipt when there is nothing left to run.
