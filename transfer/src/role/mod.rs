@@ -9,6 +9,7 @@ use crate::spec::{FOLDERS_ENV, Integrity, POD_DIR, POD_UID_ENV, SPEC_ENV, STATE_
 use crate::store::location::Location;
 use crate::store::{self, ObjectStore};
 
+pub mod check;
 pub mod commit;
 pub mod destination;
 pub mod discard;

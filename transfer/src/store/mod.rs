@@ -103,6 +103,12 @@ pub trait ObjectStore: Send + Sync {
 
     /// Removes an object. One that does not exist is fine.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// After how many days the bucket's own rules abort uploads below `prefix` that were not completed; `None` when no rule does,
+    /// or the store does not say.
+    fn abort_days(&self, _prefix: &str) -> Result<Option<u32>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// The store of a place, with the credentials that the environment names. Connects to nothing.
@@ -126,6 +132,21 @@ pub fn open(
             detail: "not supported yet".into(),
         }),
     }
+}
+
+/// What begins the name of every object that lives only while a store is being asked something, below a destination's folder.
+pub const PROBES: &str = ".gpujob/check-";
+
+/// A new key for such an object, below `folder` (empty or with a slash at its end). Its name has the time in it, so that what a
+/// killed process has left can be told from what is in use.
+pub fn probe_key(folder: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format!("{folder}{PROBES}{now}-{}", crate::checksum::nonce())
+}
+
+/// When the probe of that name (without its folder) was made, in seconds since 1970.
+pub fn probe_time(name: &str) -> Option<u64> {
+    name.strip_prefix(PROBES)?.split_once('-')?.0.parse().ok()
 }
 
 /// Reads a small object whole.

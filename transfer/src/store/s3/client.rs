@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::framing::{Framing, Head};
-use super::{Answer, Call, S3, Try, failure, integrity, stored, xml};
+use super::{Answer, Call, S3, Try, failure, integrity, lifecycle, stored, xml};
 use crate::spec::Integrity;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
@@ -117,6 +117,15 @@ impl S3 {
 impl ObjectStore for S3 {
     fn name(&self, key: &str) -> String {
         self.url(key)
+    }
+
+    fn abort_days(&self, prefix: &str) -> Result<Option<u32>, StoreError> {
+        match self.answer("GET", "", &[("lifecycle", "")]) {
+            Ok(answer) => Ok(self.element("GET LIFECYCLE", &answer).ok().and_then(|root| lifecycle::abort_days(&root, prefix))),
+            // No rules, rules that these keys may not read, or a store that has none.
+            Err(e) if !e.class.repeat() => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn integrity(&self) -> Result<&'static str, StoreError> {
