@@ -16,6 +16,7 @@ pub mod discard;
 mod download;
 mod fault;
 pub mod fetch;
+mod inputs;
 mod keep;
 pub mod resolve;
 mod roll;

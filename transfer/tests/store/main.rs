@@ -3,11 +3,12 @@
 
 mod attempt;
 mod checkpoints;
+mod checks;
 mod contract;
 mod crashes;
+mod double;
 mod gate;
 mod kept;
-mod double;
 mod paths;
 mod probes;
 mod proxy;
