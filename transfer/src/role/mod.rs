@@ -19,6 +19,7 @@ pub mod fetch;
 mod inputs;
 mod keep;
 pub mod resolve;
+mod resume;
 mod roll;
 pub mod stage;
 pub mod supervise;
