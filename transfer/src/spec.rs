@@ -21,6 +21,8 @@ pub const CACHE_DIR: &str = "/gpujob/cache";
 /// Folder of a downward API volume. `checkpoint`: when a checkpoint was last asked for (RFC 3339; empty or absent: never).
 /// `taken-at`: when the node will be taken away, once that is known (RFC 3339).
 pub const POD_DIR: &str = "/gpujob/pod";
+/// Names of environment variables that say other folders than [`STATE_DIR`] and [`POD_DIR`]: for places without a kubelet.
+pub const FOLDERS_ENV: [&str; 2] = ["GPUJOB_STATE_DIR", "GPUJOB_POD_DIR"];
 /// Where a container's termination message goes.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 

@@ -128,6 +128,11 @@ impl Actor {
         self.job.uid == epoch.job.uid && self.index == epoch.index && self.attempt == epoch.attempt && self.pod_uid == epoch.pod_uid
     }
 
+    /// Whether the epoch speaks of the same job, at this attempt or an earlier one.
+    fn follows(&self, epoch: &Epoch) -> bool {
+        self.job.uid == epoch.job.uid && self.index == epoch.index && epoch.attempt <= self.attempt
+    }
+
     /// A fresh claim that follows `found`.
     fn running(&self, found: Option<&Epoch>) -> Epoch {
         Epoch {

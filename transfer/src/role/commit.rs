@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::checkpoint;
 use crate::epoch::{Decision, begin};
 use crate::plan::staging;
 use crate::progress::say;
-use crate::receipt::{Outcome, Receipt, Role, Verdict, reason};
+use crate::receipt::{Ended, Outcome, Receipt, Role, Verdict, reason};
 
 use super::destination::{Changed, Destination};
 use super::roll::{Rolled, forward};
@@ -27,6 +28,15 @@ pub struct Order<'a> {
 /// # Errors
 /// `Revoked`, `NotSealed`, `StagedFileLost`, and the store's.
 pub fn run(context: &Context, order: &Order<'_>) -> Result<Receipt, Fault> {
+    let receipt = committing(context, order)?;
+    // Whose verdict is stored counts, not this call's: a failed job's checkpoints are kept for whoever looks into it.
+    if receipt.committed.map_or(order.verdict.outcome, |verdict| verdict.outcome) == Ended::Succeeded {
+        checkpoint::remove(context);
+    }
+    Ok(receipt)
+}
+
+fn committing(context: &Context, order: &Order<'_>) -> Result<Receipt, Fault> {
     let Some(to) = context.destination()? else {
         return Ok(Receipt::new(Role::Commit, Outcome::Done, "the job keeps no results"));
     };

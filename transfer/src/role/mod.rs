@@ -1,20 +1,25 @@
 //! What the subcommands do: each takes a [`Context`] and answers with a receipt or a [`Fault`].
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::epoch::Actor;
 use crate::receipt::{Receipt, Role};
-use crate::spec::{Integrity, POD_UID_ENV, SPEC_ENV, TransferSpec};
+use crate::spec::{FOLDERS_ENV, Integrity, POD_DIR, POD_UID_ENV, SPEC_ENV, STATE_DIR, TransferSpec};
 use crate::store::location::Location;
 use crate::store::{self, ObjectStore};
 
+pub mod check;
 pub mod commit;
 pub mod destination;
 pub mod discard;
 mod download;
 mod fault;
 pub mod fetch;
+mod inputs;
+mod keep;
 pub mod resolve;
+mod resume;
 mod roll;
 pub mod stage;
 pub mod supervise;
@@ -27,6 +32,7 @@ pub use destination::Destination;
 pub use fault::Fault;
 
 /// What a role is asked, and by whom.
+#[derive(Clone)]
 pub struct Context {
     /// The attempt, its inputs and results.
     pub spec: TransferSpec,
@@ -36,6 +42,10 @@ pub struct Context {
     pub nonce: String,
     /// When it began.
     pub started: Instant,
+    /// What survives a restart of a container of this pod.
+    pub state: PathBuf,
+    /// Where the pod's annotations are, see [`POD_DIR`].
+    pub pod_dir: PathBuf,
 }
 
 impl Context {
@@ -61,7 +71,12 @@ impl Context {
         if let Some(results) = &spec.results {
             absolute(&results.path)?;
         }
-        Ok(Context { spec, pod_uid, nonce: crate::checksum::nonce(), started: Instant::now() })
+        if let Some(checkpoints) = &spec.checkpoints {
+            absolute(&checkpoints.path)?;
+        }
+        let folder = |name: &str, usual: &str| std::env::var_os(name).map_or_else(|| usual.into(), PathBuf::from);
+        let (state, pod_dir) = (folder(FOLDERS_ENV[0], STATE_DIR), folder(FOLDERS_ENV[1], POD_DIR));
+        Ok(Context { spec, pod_uid, nonce: crate::checksum::nonce(), started: Instant::now(), state, pod_dir })
     }
 
     /// Who decides about epochs: this process, for the attempt.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::checkpoint::Saver;
 use crate::epoch::{Actor, Decision, State, seal, standing};
 use crate::plan::{Plan, staging};
 use crate::progress::{Meter, count, say, size};
@@ -20,7 +21,7 @@ use crate::spec::Results;
 
 use super::destination::{Changed, Destination};
 use super::upload::Stager;
-use super::{Context, Fault, walk};
+use super::{Context, Fault, keep, walk};
 
 /// How often a running attempt looks whether it still stands.
 const LOOK: Duration = Duration::from_secs(30);
@@ -34,20 +35,44 @@ const SUMMARY_LIMIT: u64 = 2 << 10;
 pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     let (told, end) = channel();
     listen(told)?;
+    let mut saver = Saver::begin(context, ending)?;
     let Some(results) = &context.spec.results else {
         say("the job keeps no results; waiting for its end");
         let _ = ending || end.recv().is_ok();
-        return Ok(Receipt::new(Role::Stage, Outcome::Done, "the job keeps no results"));
+        let saved = saver.and_then(|saver| saver.finish(|| false)).map(|what| format!("; its last checkpoint is {what}"));
+        return Ok(Receipt::new(Role::Stage, Outcome::Done, format!("the job keeps no results{}", saved.unwrap_or_default())));
     };
     let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
     let me = context.actor();
     prepare(Path::new(&results.path));
     if !ending {
         say(&format!("results in {} will be staged for {} when main has ended", results.path, to.name()));
-        wait(&to, &me, &end)?;
+        if let Err(revoked) = wait(&to, &me, &end) {
+            // Who may save checkpoints is not decided here.
+            saver.map(|saver| saver.finish(|| false));
+            return Err(revoked);
+        }
         say("main has ended: staging its results");
     }
-    deliver(context, results, &to, &me)
+    // A node that goes away ended the attempt: its checkpoint is what counts, and there may be time for one of both only.
+    if saver.as_ref().is_some_and(Saver::node_goes_away) {
+        saver.take().map(|saver| saver.finish(|| false));
+    }
+    let limit = Duration::from_secs(results.keep_on_failure_seconds);
+    keep::until_mended(limit, &end, || {
+        // Opened anew: with the credentials as they are now.
+        let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
+        let receipt = deliver(context, results, &to, &me);
+        if let Some(saver) = saver.take() {
+            saver.finish(|| past_return(&to, &me));
+        }
+        receipt
+    })
+}
+
+/// Whether this attempt's results are on their way to be visible: its checkpoints are not needed then.
+fn past_return(to: &Destination, me: &Actor) -> bool {
+    matches!(to.epoch(), Ok(Some((epoch, _))) if me.owns(&epoch) && matches!(epoch.state, State::Committing | State::Committed))
 }
 
 /// The first SIGTERM begins the end; a later one is only said.
@@ -66,7 +91,7 @@ fn listen(told: Sender<()>) -> Result<(), Fault> {
 }
 
 /// Main writes here as whatever user it runs as.
-pub(super) fn prepare(folder: &Path) {
+pub(crate) fn prepare(folder: &Path) {
     let made = fs::create_dir_all(folder).and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o777)));
     if let Err(e) = made {
         // An emptyDir is 0777 already; another owner's is not ours to change.
@@ -127,7 +152,7 @@ fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor) ->
     say(&format!("staging {} ({}) for {}", count(files, "file"), size(bytes), to.name()));
     let base = format!("{}{}/", staging(me.attempt, &me.pod_uid), me.nonce);
     let stop = AtomicBool::new(false);
-    let stager = Stager { to, base: base.clone(), stop: &stop, meter: Meter::new("staged", files, bytes) };
+    let stager = Stager { to, base: base.clone(), stop: &stop, meter: Meter::new("staged", files, bytes), state: &context.state };
     let items = guarded(to, me, &stop, || stager.all(found.files))?;
     let mut plan = Plan::new(me, items, found.skipped);
     if let Some(name) = &results.summary {

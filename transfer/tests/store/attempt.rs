@@ -19,6 +19,8 @@ pub(crate) struct Attempt {
     pub(crate) spec: Value,
     pub(crate) pod: String,
     pub(crate) env: BTreeMap<&'static str, String>,
+    /// A program that starts ours, with its arguments: another user, other capabilities.
+    pub(crate) by: Vec<&'static str>,
 }
 
 /// How a role ended.
@@ -44,7 +46,9 @@ impl Attempt {
     /// Attempt `number` of the job `uid` (and of the same name) with its results in `bucket`.
     pub(crate) fn new(uid: &str, number: u32, bucket: &str) -> Attempt {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("results")).unwrap();
+        for name in ["results", "state", "pod"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
         let spec = json!({
             "job": {"uid": uid, "namespace": "tests", "name": uid, "specHash": "h"},
             "index": 0, "attempt": number, "inputs": [],
@@ -56,8 +60,10 @@ impl Attempt {
             ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_string()),
             ("AWS_REGION", "us-east-1".to_string()),
             ("AWS_ENDPOINT_URL_S3", weed().endpoint()),
+            ("GPUJOB_STATE_DIR", folder.path().join("state").display().to_string()),
+            ("GPUJOB_POD_DIR", folder.path().join("pod").display().to_string()),
         ]);
-        Attempt { folder, spec, pod: format!("pod-{uid}-{number}"), env }
+        Attempt { folder, spec, pod: format!("pod-{uid}-{number}"), env, by: vec![] }
     }
 
     pub(crate) fn results(&self) -> PathBuf {
@@ -75,7 +81,10 @@ impl Attempt {
         let termination = self.folder.path().join(format!("{name}.termination"));
         let _ = fs::remove_file(&termination);
         let log = self.folder.path().join(format!("{name}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_gpujob-transfer"))
+        let mut line = self.by.clone();
+        line.push(env!("CARGO_BIN_EXE_gpujob-transfer"));
+        let child = Command::new(line[0])
+            .args(&line[1..])
             .args(arguments)
             .env_clear()
             .envs(&self.env)
@@ -123,6 +132,11 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until its log contains `text`.

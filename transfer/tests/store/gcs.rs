@@ -86,6 +86,9 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
     };
     let (id, parts) = begin();
     assert_eq!(parts.len(), 71);
+    let listed = store.list_parts("out/big", &id).unwrap().unwrap();
+    assert_eq!(listed.iter().map(|part| part.0).collect::<Vec<_>>(), (1..=71).collect::<Vec<_>>());
+    assert_eq!(listed.into_iter().map(|part| part.1).collect::<Vec<_>>(), parts);
     assert!(objects(&store).keys().all(|key| key.starts_with("out/.gpujob/staging/")), "parts are out of sight");
     store.complete_upload("out/big", &id, &parts, &text(&body)).unwrap();
     let info = store.head("out/big").unwrap().unwrap();
@@ -99,6 +102,7 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
     assert_eq!(store.complete_upload("out/big", &id, &parts, &text(&body)).unwrap_err().class, Class::NoSuchUpload);
     store.abort_upload("out/big", &id).unwrap();
     assert_eq!(objects(&store).len(), 1);
+    assert_eq!(store.list_parts("out/big", &id).unwrap(), None);
 }
 
 #[test]

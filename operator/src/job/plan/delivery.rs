@@ -4,8 +4,8 @@
 
 use super::attempt::DEADLINE;
 use super::draft::{Draft, later};
-use super::outcome::is_committed;
-use super::{Action, ending};
+use super::outcome::{is_committed, sentence};
+use super::{Action, ending, release};
 use crate::job::facts::{PodFact, Role};
 use crate::job::pod::storage::Task;
 use gpujob_crds::job_status::{Attempt, Outcome};
@@ -61,6 +61,12 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
     }
     let staged = pod.and_then(|p| p.stage.as_ref());
     let sealed = staged.and_then(|c| c.receipt()).is_some_and(|r| r.outcome == Answer::Sealed);
+    let exit = a.exit_time.as_ref().map_or(d.now, |t| t.0);
+    let limit = d.world.job.spec.delivery_deadline() + if sealed { SEALED_BONUS } else { 0 };
+    // From here on what the commit says is no answer: it was told to give up, or has passed the point of no return.
+    if d.due(exit, limit) {
+        return release::instead_of_delivery(d, a, later(exit, limit));
+    }
     if let Some(end) = staged.and_then(|c| c.ended.as_ref()).filter(|_| !sealed) {
         match end.receipt() {
             Some(r) if r.outcome == Answer::Revoked => return lost(d, task, &r.reason, &r.message),
@@ -75,22 +81,15 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
         match r.outcome {
             Answer::Revoked => return lost(d, task, &r.reason, &r.message),
             _ if r.reason == reason::STAGED_FILE_LOST => return lost(d, task, &r.reason, &r.message),
-            _ if !r.retryable => return unable(d, task, r),
+            _ if !r.retryable && !kept(d, a, sealed, exit, r) => return unable(d, task, r),
+            _ if !r.retryable => {}
             _ => d.why = format!("Delivery is tried again: {}", r.message),
         }
     }
-    let exit = a.exit_time.as_ref().map_or(d.now, |t| t.0);
     if let (false, Some(since)) = (sealed, gone_since(d, a, pod, exit))
         && d.due(since, UNSEALED)
     {
         return lost(d, task, "NodeLost", "Its node went before it had sealed its results.");
-    }
-    let limit = d.world.job.spec.delivery_deadline();
-    if d.due(exit, if sealed { limit + SEALED_BONUS } else { limit }) {
-        let message = format!(
-            "The results were not delivered within deliveryDeadlineSeconds ({limit}). What was staged is under .gpujob/staging at the destination."
-        );
-        return ending::fail(d, "DeliveryDeadlineExceeded", &message);
     }
     let target = d.target(a);
     let (Some(pod_uid), None) = (&a.pod_uid, committer) else {
@@ -104,6 +103,24 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
         return;
     };
     d.act(Action::CreateStoragePod { target, task, pod_uid: pod_uid.clone() });
+}
+
+/// Whether what failed is worth waiting for: a person can mend it, and nothing is lost before `keepOnFailure` is over, for the
+/// results are staged, or still on the node with a sidecar that tries again.
+fn kept(d: &mut Draft<'_>, a: &Attempt, sealed: bool, exit: Timestamp, r: &Receipt) -> bool {
+    let mendable = [reason::INVALID_CREDENTIALS, reason::ACCESS_DENIED, reason::BUCKET_NOT_FOUND];
+    let keep = d.world.job.spec.keep_on_failure();
+    if !mendable.contains(&r.reason.as_str()) || d.due(exit, keep) {
+        return false;
+    }
+    let place = match (sealed, &a.node) {
+        (false, Some(node)) => format!("on {node}"),
+        _ => "staged at the destination".into(),
+    };
+    let until = later(exit, keep);
+    d.why =
+        format!("{} The results are {place} and kept until {until}: mend it before then, and they are delivered.", sentence(&r.message));
+    true
 }
 
 /// Since when nothing is left that could still seal the results: the pod, or the node under it.

@@ -9,7 +9,7 @@ use super::resource::{FIELDS, Listing, Object, Rewritten};
 use super::{Call, Gcs};
 use crate::store::s3::framing::Framing;
 use crate::store::wire::Try;
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 impl Gcs {
     pub(super) fn json<T: for<'a> Deserialize<'a>>(&self, call: &Call<'_>, answer: &[u8]) -> Result<T, StoreError> {
@@ -170,6 +170,13 @@ impl ObjectStore for Gcs {
 
     fn upload_part(&self, _key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError> {
         self.write(&Gcs::part_key(upload, number), body, None)
+    }
+
+    fn list_parts(&self, _key: &str, upload: &str) -> Result<Option<Parts>, StoreError> {
+        let number = |object: &Object| object.name.strip_prefix(upload)?.parse().ok();
+        let found: Parts = self.all(upload)?.into_iter().filter_map(|o| Some((number(&o)?, o.generation))).collect();
+        // An upload without a part is not told from one that is gone.
+        Ok(Some(found).filter(|found| !found.is_empty()))
     }
 
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError> {
