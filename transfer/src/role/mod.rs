@@ -18,6 +18,7 @@ mod fault;
 pub mod fetch;
 mod keep;
 pub mod resolve;
+mod resume;
 mod roll;
 pub mod stage;
 pub mod supervise;

@@ -42,6 +42,9 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// Number (from 1) and ETag of each part of an upload.
+pub type Parts = Vec<(u32, String)>;
+
 /// Takes the bytes of a download; `Break` ends it with [`Class::Stopped`].
 pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>;
 
@@ -83,6 +86,11 @@ pub trait ObjectStore: Send + Sync {
 
     /// Sends part `number` (from 1). Returns what `complete_upload` needs of it: an ETag, mostly.
     fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError>;
+
+    /// Number and ETag of every part that an upload has. `None`: there is no such upload, or the store cannot say; begin anew.
+    fn list_parts(&self, _key: &str, _upload: &str) -> Result<Option<Parts>, StoreError> {
+        Ok(None)
+    }
 
     /// Makes the object of these parts; a store that checks CRC-64/NVME refuses unless the whole one is `crc64nvme`.
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError>;
