@@ -17,6 +17,7 @@ mod download;
 mod fault;
 mod globs;
 pub mod fetch;
+mod inputs;
 mod keep;
 mod ledger;
 mod pack;

@@ -69,7 +69,7 @@ pub(super) fn land(to: &Destination, subject: &Epoch, run: &[&Item]) -> Result<O
     };
     let mut bytes = Some(vec![]);
     for attempt in 0..3 {
-        bytes = match to.store.get_range(&to.key(key), *from, end + last.file.size) {
+        bytes = match to.store.read_range(&to.key(key), *from, end + last.file.size) {
             Ok(bytes) => Some(bytes),
             Err(e) if e.class == Class::NotFound => None,
             Err(e) => return Err(e.into()),

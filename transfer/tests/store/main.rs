@@ -3,11 +3,15 @@
 
 mod attempt;
 mod checkpoints;
+mod checks;
 mod contract;
 mod crashes;
-mod gate;
-mod kept;
 mod double;
+mod elsewhere;
+mod emulator;
+mod gate;
+mod gcs;
+mod kept;
 mod owners;
 mod paths;
 mod probes;

@@ -72,6 +72,8 @@ fn seaweedfs_honours_every_kind() {
         let (first, second) = body.split_at(PART as usize);
         let parts =
             [store.upload_part("out/large", &upload, 1, first).unwrap(), store.upload_part("out/large", &upload, 2, second).unwrap()];
+        let listed = store.list_parts("out/large", &upload).unwrap().unwrap();
+        assert_eq!(listed.into_iter().map(|part| part.1).collect::<Vec<_>>(), parts, "{name}");
         store.complete_upload("out/large", &upload, &parts, &crc(&body)).unwrap();
         store.copy("out/small", "out/copy").unwrap();
         assert_eq!(store.head("out/large").unwrap().unwrap().size, body.len() as u64);
