@@ -268,7 +268,8 @@ impl Receipt {
         // What fits is added: warnings first, they are short.
         let warned = Receipt { warnings, ..fixed };
         let warned_text = to_json(&warned);
-        let (fixed, short) = if warned_text.len() <= limit { (warned, warned_text) } else { (Receipt { warnings: vec![], ..warned }, short) };
+        let (fixed, short) =
+            if warned_text.len() <= limit { (warned, warned_text) } else { (Receipt { warnings: vec![], ..warned }, short) };
         let Some(summary) = &self.summary else { return short };
         let mut whole = fixed;
         whole.summary = Some(summary.clone());
