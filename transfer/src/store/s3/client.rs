@@ -4,16 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::framing::{Framing, Head};
-<<<<<<< HEAD
-use super::{Answer, Call, S3, Try, failure, integrity, lifecycle, stored, xml};
-use crate::spec::Integrity;
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
-=======
-use super::{Answer, Call, S3, integrity, stored, xml};
+use super::{Answer, Call, S3, integrity, lifecycle, stored, xml};
 use crate::spec::Integrity;
 use crate::store::wire::Try;
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
->>>>>>> w-stores
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
 /// Between a part's ETag and its SHA-256, where completing needs both.

@@ -11,13 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::framing::Head;
-<<<<<<< HEAD
-use super::{Call, S3, Try, etag_md5};
-use crate::checksum::{crc64nvme, crc64nvme_text, md5, sha256};
-=======
 use super::{Call, S3, etag_md5};
-use crate::checksum::{crc64nvme, crc64nvme_text, md5, nonce, sha256};
->>>>>>> w-stores
+use crate::checksum::{crc64nvme, crc64nvme_text, md5, sha256};
 use crate::spec::Integrity;
 use crate::store::wire::Try;
 use crate::store::{Class, StoreError};

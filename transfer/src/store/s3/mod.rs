@@ -20,11 +20,8 @@ pub mod connection;
 pub mod endpoint;
 pub mod framing;
 mod integrity;
-<<<<<<< HEAD
 mod lifecycle;
-=======
 mod region;
->>>>>>> w-stores
 pub mod retry;
 pub mod sign;
 pub mod xml;
