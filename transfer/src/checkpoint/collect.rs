@@ -38,9 +38,27 @@ fn abort(repository: &Repository, journal: &str) -> Result<(), Fault> {
     if let Some((bytes, _)) = read(&*repository.store, &key, SMALL)?
         && let Ok(entry) = serde_json::from_slice::<Journal>(&bytes)
     {
-        repository.store.abort_upload(&repository.key(&entry.key), &entry.upload_id)?;
+        // Its key is told from where the journal lies: `apart/<attempt>/` may stand before both.
+        let folder = journal.rfind("u/00").map_or("", |at| &journal[..at]);
+        repository.store.abort_upload(&repository.key(&format!("{folder}{}", entry.key)), &entry.upload_id)?;
     }
     Ok(repository.store.delete(&key)?)
+}
+
+/// Removes what lower attempts left in folders of their own. One that still runs may add to it: that goes with the job.
+pub(super) fn lower(repository: &Repository) {
+    let whole = repository.whole();
+    if let Err(fault) = repository.lower_keys().and_then(|keys| all(&whole, keys)) {
+        say(&format!("earlier attempts' checkpoints are left for now: {fault}"));
+    }
+}
+
+/// Removes these, uploads first: a journal goes once its upload is aborted.
+fn all(repository: &Repository, keys: Vec<String>) -> Result<(), Fault> {
+    let (journals, others): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.starts_with("u/") || key.contains("/u/"));
+    crew::run(THREADS, journals, |key| abort(repository, &key))?;
+    crew::run(THREADS, others, |key| repository.store.delete(&repository.key(&key))).map(drop)?;
+    Ok(())
 }
 
 /// Removes all of a job's checkpoints: it has delivered, or does not want them. The head goes first, so that nothing more is published
@@ -56,9 +74,8 @@ pub fn remove(context: &Context) {
 fn removed(context: &Context) -> Result<u64, Fault> {
     let Some(repository) = Repository::of(context)? else { return Ok(0) };
     repository.store.delete(&repository.key("head"))?;
-    crew::run(THREADS, repository.keys("u/")?, |key| abort(&repository, &key))?;
     let keys = repository.keys("")?;
     let n = keys.len() as u64;
-    crew::run(THREADS, keys, |key| repository.store.delete(&repository.key(&key)))?;
+    all(&repository, keys)?;
     Ok(n)
 }

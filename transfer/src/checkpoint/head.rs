@@ -26,7 +26,7 @@ pub struct Head {
 pub struct Kept {
     /// The attempt that saved it.
     pub attempt: u32,
-    /// Its number, counted over all of the job's attempts.
+    /// Its number, counted over all attempts that share a head.
     pub number: u64,
     /// Key of its manifest, below the repository.
     pub manifest: String,

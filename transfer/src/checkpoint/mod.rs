@@ -35,7 +35,10 @@
 //! `model.rs` checks these for every interleaving of two attempts with lost answers and late requests; `transfer/tests/store/` races
 //! processes for them.
 //!
-//! A store without conditional writes gives none of this: there the sidecar says so and saves nothing.
+//! A store without conditional writes, or that ignores conditions, gives none of this. There each attempt has a folder of its own
+//! (`apart/<attempt>/`), with a head that nobody else writes, and names nothing outside it. The next attempt restores the newest of all
+//! folders, and removes lower ones once it has enough of its own. A zombie then saves for nobody; what it removes meanwhile makes
+//! a restore fall back to what is newer or older, never to a half.
 
 pub mod budget;
 mod collect;

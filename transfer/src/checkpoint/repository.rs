@@ -1,24 +1,33 @@
 //! The place of one job's checkpoints in a bucket, and the driver of its head.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::progress::say;
 use crate::receipt::reason;
 use crate::role::{Context, Fault, open};
+use crate::store::conditional::{Conditional, again};
 use crate::store::location::Location;
 use crate::store::{Class, Condition, ObjectStore, read};
 
-use super::head::{Head, Kept, Move, Writer};
+use super::head::{Head, Kept, Move, Writer, claim};
 use super::set::Set;
 
+/// Where attempts' own folders are.
+const APART: &str = "apart/";
 /// Largest head that is read.
 const HEAD_LIMIT: usize = 1 << 20;
 /// Largest manifest that is read: about a million files.
 const SET_LIMIT: usize = 512 << 20;
 
 /// One job's checkpoints, as one process sees them.
+#[derive(Clone)]
 pub(super) struct Repository {
-    pub(super) store: Box<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
     root: String,
+    /// The attempt whose folder this is, where the store does not do conditional writes.
+    apart: Option<u32>,
     /// This process.
     pub(super) me: Writer,
 }
@@ -38,21 +47,91 @@ impl Repository {
         let place = Location::parse(&wanted.to).map_err(|e| Fault::invalid(e.to_string()))?.folder();
         let job = &context.spec.job.uid;
         Ok(Some(Repository {
-            store: Box::new(open(&place.bucket)?),
+            store: open(&place, context.spec.integrity)?.into(),
             // Below `.gpujob/`, which is no content of a destination and no input.
             root: format!("{}.gpujob/checkpoints/{job}-{}/", place.key, context.spec.index),
+            apart: None,
             me: Writer { attempt: context.spec.attempt, pod_uid: context.pod_uid.clone(), process: context.nonce.clone() },
         }))
     }
 
     /// The key of something below the repository.
     pub(super) fn key(&self, below: &str) -> String {
-        format!("{}{below}", self.root)
+        match self.apart {
+            None => format!("{}{below}", self.root),
+            Some(attempt) => format!("{}{APART}{attempt:08}/{below}", self.root),
+        }
+    }
+
+    /// Claims the head, for `fetch` (`fresh`) or for the sidecar after it, and finds out whether the store honours conditions.
+    pub(super) fn claim(&mut self, fresh: bool) -> Result<Head, Fault> {
+        let claimed = self.change(|found| claim(&self.me, found, fresh));
+        let own = Repository { apart: Some(self.me.attempt), ..self.clone() };
+        match claimed {
+            Ok(head) if fresh => {
+                let bytes = serde_json::to_vec(&head).expect("a head has only string keys");
+                if again(&*self.store, &self.key("head"), &bytes)? == Conditional::Honoured {
+                    return Ok(head);
+                }
+                self.store.delete(&self.key("head"))?;
+            }
+            // `fetch` may have found that the store does not do conditional writes.
+            Err(fault) if !fresh && fault.reason == reason::REVOKED && own.head()?.is_some() => {}
+            Err(fault) if fresh && fault.reason == reason::NO_CONDITIONAL_WRITES => {}
+            other => return other,
+        }
+        if fresh {
+            say(&format!("{} does not do conditional writes: each attempt saves in a folder of its own", self.name()));
+        }
+        *self = own;
+        self.change(|found| claim(&self.me, found, fresh))
+    }
+
+    /// Whether each attempt has a folder of its own.
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart.is_some()
+    }
+
+    /// The complete checkpoints that may be restored, newest first, and where each lies.
+    pub(super) fn complete(&self, head: &Head) -> Result<Vec<(Repository, Kept)>, Fault> {
+        let mut found: Vec<_> = head.kept.iter().map(|kept| (self.clone(), kept.clone())).collect();
+        for attempt in self.lower()? {
+            let there = Repository { apart: Some(attempt), ..self.clone() };
+            if let Some((head, _)) = there.head()? {
+                found.extend(head.kept.into_iter().map(|kept| (there.clone(), kept)));
+            }
+        }
+        found.sort_by_key(|(_, kept)| (kept.attempt, kept.number));
+        found.reverse();
+        Ok(found)
+    }
+
+    /// Lower attempts that have a folder of their own.
+    fn lower(&self) -> Result<BTreeSet<u32>, Fault> {
+        if self.apart.is_none() {
+            return Ok(BTreeSet::new());
+        }
+        let attempts = self.whole().keys(APART)?.into_iter().filter_map(|key| key.split('/').nth(1)?.parse().ok());
+        Ok(attempts.filter(|attempt| *attempt < self.me.attempt).collect())
+    }
+
+    /// Everything below lower attempts' folders, as keys of [`Repository::whole`].
+    pub(super) fn lower_keys(&self) -> Result<Vec<String>, Fault> {
+        let mut keys = vec![];
+        for attempt in self.lower()? {
+            keys.extend(self.whole().keys(&format!("{APART}{attempt:08}/"))?);
+        }
+        Ok(keys)
+    }
+
+    /// The job's, whatever the attempt.
+    pub(super) fn whole(&self) -> Repository {
+        Repository { apart: None, ..self.clone() }
     }
 
     /// For people.
     pub(super) fn name(&self) -> String {
-        self.store.name(&self.root)
+        self.store.name(&self.key(""))
     }
 
     /// The head and its version.
@@ -86,8 +165,11 @@ impl Repository {
             };
             let bytes = serde_json::to_vec(&next).expect("a head has only string keys");
             let condition = found.as_ref().map_or(Condition::Absent, |(_, version)| Condition::Version(version));
-            match self.store.put_if(&self.key("head"), &bytes, condition) {
+            let key = self.key("head");
+            // In a folder of its own nobody else writes.
+            match if self.is_apart() { self.store.put(&key, &bytes) } else { self.store.put_if(&key, &bytes, condition) } {
                 Ok(_) => return Ok(next),
+                Err(e) if e.class == Class::NotImplemented => return Err(Fault::permanent(reason::NO_CONDITIONAL_WRITES, e.to_string())),
                 // Lost the race, or won it and lost the answer: only reading tells.
                 Err(e) if matches!(e.class, Class::PreconditionFailed | Class::Conflict) => wrote = Some(next),
                 Err(e) => return Err(e.into()),
@@ -108,10 +190,10 @@ impl Repository {
 
     /// Every key below `below`, relative to the repository.
     pub(super) fn keys(&self, below: &str) -> Result<Vec<String>, Fault> {
-        let (mut keys, mut page) = (vec![], None);
+        let (mut keys, mut page, root) = (vec![], None, self.key(""));
         loop {
             let found = self.store.list(&self.key(below), page.as_deref())?;
-            keys.extend(found.objects.into_iter().filter_map(|(k, _)| k.strip_prefix(&self.root).map(str::to_string)));
+            keys.extend(found.objects.into_iter().filter_map(|(k, _)| k.strip_prefix(&root).map(str::to_string)));
             page = found.next;
             if page.is_none() {
                 return Ok(keys);

@@ -17,10 +17,11 @@ use crate::role::{Context, Fault};
 use crate::store::Class;
 
 use super::called;
-use super::head::{claim, drop_damaged};
+use super::head::drop_damaged;
 use super::repository::{Repository, Unusable};
 use super::set::{Content, Entry, Kind, Set};
-use super::state::{Stamp, State};
+use super::state::State;
+use crate::stamp::Stamp;
 
 /// Downloads at a time.
 const THREADS: usize = 8;
@@ -54,21 +55,23 @@ impl Restored {
 /// `Revoked`, the store's, the disk's. Damaged checkpoints are no error while an earlier one is whole; if none is, main starts
 /// without, as the log says.
 pub fn restore(context: &Context) -> Result<Option<Restored>, Fault> {
-    let (Some(wanted), Some(repository)) = (&context.spec.checkpoints, Repository::of(context)?) else { return Ok(None) };
+    let (Some(wanted), Some(mut repository)) = (&context.spec.checkpoints, Repository::of(context)?) else { return Ok(None) };
     let root = Path::new(&wanted.path);
     crate::role::stage::prepare(root);
-    let head = repository.change(|found| claim(&repository.me, found, true))?;
+    let head = repository.claim(true)?;
     let mut state = State::load(&context.state);
     if state.restored {
         say("this pod has its checkpoint already; what lies there now is newer");
         return Ok(None);
     }
     let (mut damaged, mut restored) = (vec![], None);
-    for kept in head.kept.iter().rev() {
+    for (place, kept) in repository.complete(&head)? {
         let name = called(kept.number, kept.attempt);
-        match repository.set(kept).and_then(|set| put_back(&repository, root, &set).map(|()| set)) {
+        match place.set(&kept).and_then(|set| put_back(&place, root, &set).map(|()| set)) {
             Ok(set) => {
-                state.set_known(&set.entries.iter().filter_map(|e| Some((stamp(root, e)?, content(e)?.clone()))).collect());
+                // What lies in another attempt's folder is that attempt's to remove, and cannot be named here.
+                let usable = set.entries.iter().filter(|_| !repository.is_apart());
+                state.set_known(&usable.filter_map(|e| Some((stamp(root, e)?, content(e)?.clone()))).collect());
                 restored = Some(Restored { attempt: kept.attempt, number: kept.number, files: kept.files, bytes: kept.bytes });
                 break;
             }

@@ -16,9 +16,10 @@ use super::folder::{Item, Seen, snapshot};
 use super::head::{Head, Kept, claim, publish};
 use super::repository::{Repository, Unusable};
 use super::set::{Content, Entry, Kind, Set};
-use super::state::{Stamp, State};
+use super::state::State;
 use super::upload::{Limits, Source, Stop, Uploader, timed};
 use super::{called, collect, time};
+use crate::stamp::Stamp;
 
 /// A process's right to save, and what it knows is in the store.
 pub(super) struct Session {
@@ -50,8 +51,8 @@ pub(super) enum Saved {
 impl Session {
     /// Takes over the head that `fetch` has claimed. `None`: the job has no checkpoints.
     pub(super) fn claim(context: &Context) -> Result<Option<Session>, Fault> {
-        let (Some(wanted), Some(repository)) = (&context.spec.checkpoints, Repository::of(context)?) else { return Ok(None) };
-        let head = repository.change(|found| claim(&repository.me, found, false))?;
+        let (Some(wanted), Some(mut repository)) = (&context.spec.checkpoints, Repository::of(context)?) else { return Ok(None) };
+        let head = repository.claim(false)?;
         let mut sets = HashMap::new();
         for kept in &head.kept {
             match repository.set(kept) {
@@ -200,6 +201,9 @@ impl Session {
                 }
             }
             Err(fault) => say(&format!("earlier checkpoints are left for now: {fault}")),
+        }
+        if self.repository.is_apart() && self.head.kept.len() >= self.keep {
+            collect::lower(&self.repository);
         }
     }
 }

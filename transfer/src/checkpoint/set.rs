@@ -12,7 +12,7 @@ pub struct Set {
     pub v: u32,
     /// The attempt that saved it.
     pub attempt: u32,
-    /// Its number, counted over all of the job's attempts.
+    /// Its number, counted over all attempts that share a head.
     pub number: u64,
     /// When the folder was looked at, in seconds since 1970.
     pub taken: u64,

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Class, StoreError};
 use crate::checksum::{Stored, sha256_hex};
+use crate::spec::Integrity;
 
 mod client;
 pub mod connection;
 pub mod endpoint;
 pub mod framing;
+mod integrity;
 pub mod retry;
 pub mod sign;
 pub mod xml;
@@ -22,6 +24,7 @@ pub mod xml;
 use connection::Connection;
 use endpoint::Address;
 use framing::Head;
+use integrity::Settled;
 use sign::{Credentials, Stamp};
 
 /// Silence after which a connection is given up, once the store has answered.
@@ -39,6 +42,9 @@ pub struct S3 {
     keys: Credentials,
     idle: Mutex<Vec<Connection>>,
     contacted: AtomicBool,
+    /// The store refuses to be asked for checksums with an answer.
+    plain: AtomicBool,
+    integrity: Settled,
     since: Instant,
 }
 
@@ -92,8 +98,18 @@ impl S3 {
             keys,
             idle: Mutex::new(vec![]),
             contacted: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
+            integrity: Settled::new(endpoint.is_none()),
             since: Instant::now(),
         })
+    }
+
+    /// Has uploads checked by `wanted`, or by the strongest kind that the store honours. What has to be asked of the store
+    /// is asked below `folder` (empty or with a slash at its end).
+    #[must_use]
+    pub fn checked_by(mut self, wanted: Option<Integrity>, folder: &str) -> S3 {
+        (self.integrity.wanted, self.integrity.folder) = (wanted, folder.into());
+        self
     }
 
     fn url(&self, key: &str) -> String {
@@ -102,25 +118,27 @@ impl S3 {
 
     /// Sends a request until it is answered for good, and reads the answer into memory.
     fn call(&self, call: &Call<'_>) -> Result<Answer, StoreError> {
-        self.repeat(|| {
-            let mut body = Vec::new();
-            let head = self.once(call, &mut |_, piece| {
-                if body.len() + piece.len() > ANSWER_LIMIT {
-                    return ControlFlow::Break(());
-                }
-                body.extend_from_slice(piece);
-                ControlFlow::Continue(())
-            })?;
-            if (200..300).contains(&head.status) {
-                // Complete and Copy answer 200 first, and may still fail in the body.
-                return match failure(&body) {
-                    Some((code, message)) => Err(Try::Failed(self.refused(call, 200, code, message))),
-                    None => Ok(Answer { head, body }),
-                };
+        self.repeat(|| self.try_call(call))
+    }
+
+    fn try_call(&self, call: &Call<'_>) -> Result<Answer, Try> {
+        let mut body = Vec::new();
+        let head = self.once(call, &mut |_, piece| {
+            if body.len() + piece.len() > ANSWER_LIMIT {
+                return ControlFlow::Break(());
             }
-            let (code, message) = failure(&body).unwrap_or_default();
-            Err(Try::Failed(self.refused(call, head.status, code, message)))
-        })
+            body.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        })?;
+        if (200..300).contains(&head.status) {
+            // Complete and Copy answer 200 first, and may still fail in the body.
+            return match failure(&body) {
+                Some((code, message)) => Err(Try::Failed(self.refused(call, 200, code, message))),
+                None => Ok(Answer { head, body }),
+            };
+        }
+        let (code, message) = failure(&body).unwrap_or_default();
+        Err(Try::Failed(self.refused(call, head.status, code, message)))
     }
 
     /// Repeats `one` as its failures' class says.
@@ -275,8 +293,21 @@ fn stored(head: &Head) -> Stored {
         crc32c: text("x-amz-checksum-crc32c"),
         crc32: text("x-amz-checksum-crc32"),
         sha256: text("x-amz-checksum-sha256"),
+        md5: etag_md5(head),
         composite: head.get("x-amz-checksum-type").is_some_and(|t| t.eq_ignore_ascii_case("COMPOSITE")),
     }
+}
+
+/// The MD5 that an ETag is, in base64: of a single object that no key of the customer's or of KMS has encrypted.
+fn etag_md5(head: &Head) -> Option<String> {
+    let encrypted = head.get("x-amz-server-side-encryption").is_some_and(|kind| kind.starts_with("aws:"));
+    if encrypted || head.get("x-amz-server-side-encryption-customer-algorithm").is_some() {
+        return None;
+    }
+    let text = head.get("etag")?.trim_matches('"');
+    let digits: Vec<u8> = text.bytes().map(|b| (b as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    (digits.len() == 32).then(|| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes))
 }
 
 /// A number in 0..1.
