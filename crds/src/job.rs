@@ -277,7 +277,7 @@ pub enum Integrity {
 }
 
 /// A Secret of the job's namespace. Its keys are the SDKs' own names: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-/// `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`.
+/// `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`; for `gs://` also `GOOGLE_APPLICATION_CREDENTIALS`, the JSON itself.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretName {

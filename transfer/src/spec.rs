@@ -23,6 +23,9 @@ pub const CACHE_DIR: &str = "/gpujob/cache";
 pub const POD_DIR: &str = "/gpujob/pod";
 /// Names of environment variables that say other folders than [`STATE_DIR`] and [`POD_DIR`]: for places without a kubelet.
 pub const FOLDERS_ENV: [&str; 2] = ["GPUJOB_STATE_DIR", "GPUJOB_POD_DIR"];
+/// Where the job's Secret is mounted: a file for each of its keys, renewed by the kubelet while a program runs. Named by
+/// [`crate::credentials::aws::FOLDER_ENV`].
+pub const CREDENTIALS_DIR: &str = "/gpujob/credentials";
 /// Where a container's termination message goes.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 

@@ -10,15 +10,15 @@ use gpujob_e2e::progress::until;
 use gpujob_transfer::receipt::Ended;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const NAMESPACE: &str = "default";
 /// Launch, boot, and one attempt, with three others beside it.
 const ENDS_WITHIN: Duration = Duration::from_secs(150);
-/// How soon after the pod's attempt a setting that cannot work must be told.
+/// How soon after the first pod that could know it a setting that cannot work must be told.
 const TOLD_WITHIN: f64 = 30.0;
 
 /// A job like the sample, with its own names.
@@ -28,6 +28,10 @@ pub(crate) struct Trying {
     pub(crate) input: String,
     pub(crate) secret: &'static str,
     pub(crate) arguments: Value,
+    /// The pool; any when absent.
+    pub(crate) pool: Option<&'static str>,
+    /// Its folder of checkpoints, saved as often as may be.
+    pub(crate) checkpoints: Option<&'static str>,
 }
 
 impl Trying {
@@ -39,6 +43,8 @@ impl Trying {
             input: format!("s3://{bucket}/digits/"),
             secret: "endings-keys",
             arguments: json!(["--input", "/data", "--results", "/results", "--epochs", "2"]),
+            pool: None,
+            checkpoints: None,
         }
     }
 
@@ -54,7 +60,7 @@ impl Trying {
         store.put("gpujob-endings", "digits/digits.csv.gz", &digits).await?;
         cluster::apply(&given.client, &secret(NAMESPACE, "endings-keys", &store.access_key, &store.secret_key)).await?;
         cluster::apply(&given.client, &secret(NAMESPACE, "endings-wrong-keys", "nobody", "nothing")).await?;
-        let job = json!({
+        let mut job = json!({
             "apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuJob", "metadata": {"name": self.name, "namespace": NAMESPACE},
             "spec": {
                 "gpu": {"count": 1},
@@ -65,21 +71,27 @@ impl Trying {
                 "template": {"spec": {"containers": [{"name": "train", "image": "cuda-sample", "args": self.arguments}]}},
             },
         });
+        if let Some(pool) = self.pool {
+            job["spec"]["pools"] = json!([pool]);
+        }
+        if let Some(folder) = self.checkpoints {
+            job["spec"]["checkpoints"] = json!({"path": folder, "interval": "2s"});
+        }
         cluster::apply(&given.client, &job.to_string()).await
     }
 }
 
-/// The job once it has ended, and the attempt's pod as last seen before.
+/// The job once it has ended, and the first pod that could have said how it will, as last seen: the one that looks while the instance
+/// boots, or the attempt's.
 pub(crate) async fn ended(given: &Given, name: &str, limit: Duration) -> Result<(GpuJob, Option<Pod>)> {
     let jobs: Api<GpuJob> = Api::namespaced(given.client.clone(), NAMESPACE);
     let pods: Api<Pod> = Api::namespaced(given.client.clone(), NAMESPACE);
-    let selected = ListParams::default().labels(&format!("gpujob.dev/job={name},gpujob.dev/role=attempt"));
+    let selected = ListParams::default().labels(&format!("gpujob.dev/job={name},gpujob.dev/role in (attempt,check)"));
     let seen = tokio::sync::Mutex::new((None, None));
     until(&format!("the end of {name}"), limit, || async {
         let mut seen = seen.lock().await;
-        if let Some(pod) = pods.list(&selected).await?.items.pop() {
-            seen.1 = Some(pod);
-        }
+        let first = pods.list(&selected).await?.items.into_iter().min_by_key(|pod| pod.creation_timestamp().map(|time| time.0));
+        seen.1 = first.or(seen.1.take());
         let job = jobs.get(name).await?;
         let status = job.status.clone().unwrap_or_default();
         let verdict = find(&status.conditions, condition::SUCCEEDED).cloned().context("no verdict yet")?;
@@ -112,7 +124,7 @@ pub(crate) async fn released(given: &Given, job: &GpuJob) -> Result<()> {
     .await
 }
 
-/// A setting that cannot work: told with this reason, within 30 s of the pod's attempt, and nothing is left.
+/// A setting that cannot work: told with this reason, within 30 s of the first pod that could know it, and nothing is left.
 async fn told(given: &Given, trying: &Trying, reason: &str, words: &[&str]) -> Result<()> {
     trying.apply(given).await?;
     let (job, pod) = ended(given, trying.name, ENDS_WITHIN).await?;
@@ -125,9 +137,9 @@ async fn told(given: &Given, trying: &Trying, reason: &str, words: &[&str]) -> R
     }
     ensure!(is_true(&status.conditions, condition::STALLED), "a person must act, and Stalled does not say so");
     ensure!(status.attempts.len() == 1, "{} attempts for a setting that cannot work", status.attempts.len());
-    let started = pod.and_then(|pod| pod.status?.start_time).context("the attempt's pod was seen")?.0;
+    let started = pod.and_then(|pod| pod.status?.start_time).context("a pod was seen")?.0;
     let took = now.duration_since(started).as_secs_f64();
-    ensure!(took < TOLD_WITHIN, "told {took:.0} s after the pod's attempt");
+    ensure!(took < TOLD_WITHIN, "told {took:.0} s after the first pod began");
     released(given, &job).await
 }
 

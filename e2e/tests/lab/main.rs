@@ -9,6 +9,7 @@ mod api;
 mod cloud;
 mod conformance;
 mod crash;
+mod data;
 mod deletes;
 mod demo;
 mod endings;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         case(&session, "a_missing_bucket_is_told", endings::missing_bucket),
         case(&session, "wrong_keys_are_told", endings::wrong_keys),
         case(&session, "a_missing_input_is_told", endings::missing_input),
+        case(&session, "a_doomed_job_is_told_while_its_instance_boots", data::doomed),
+        case(&session, "an_interrupted_job_goes_on_from_its_checkpoint", data::resumed),
         case(&session, "the_api_server_refuses_and_accepts_as_the_cases_say", api::cases),
         case(&session, "the_simulators_api_server_is_true_to_this_one", conformance::cases),
         case(&session, "samples_are_accepted", api::samples),

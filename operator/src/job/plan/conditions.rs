@@ -6,6 +6,12 @@ use crate::job::facts::Role;
 use crate::job::next::ended;
 use gpujob_crds::conditions::{Status, Wanted, find, is_true, job as types, set, want};
 use gpujob_crds::job_status::Outcome;
+use gpujob_transfer::plan::MANIFEST_KEY;
+use gpujob_transfer::receipt::reason;
+
+/// Why results are not where `results.to` says.
+const APART: &str = "the store does no conditional writes, so an attempt that was taken for lost could overwrite the winner: each has \
+     a folder of its own";
 
 /// Writes what follows from the wanted status.
 pub(super) fn run(d: &mut Draft<'_>) {
@@ -81,10 +87,16 @@ fn after(d: &Draft<'_>) -> Vec<Wanted> {
 }
 
 fn stored(d: &Draft<'_>) -> Option<Wanted> {
-    d.world.job.spec.results.as_ref()?;
+    let to = &d.world.job.spec.results.as_ref()?.to;
+    // The manifest lies among the results: elsewhere than usual where the store does no conditional writes.
+    let manifest = d.status.receipt.as_ref().and_then(|r| r.manifest.as_ref());
+    let apart = manifest.and_then(|m| m.strip_suffix(MANIFEST_KEY)).filter(|place| place != to);
     let winner = d.status.attempts.iter().rev().find(|a| a.storage.as_deref() == Some("Committed"));
     Some(match winner {
-        Some(a) if a.outcome == Some(Outcome::Succeeded) => want(types::RESULTS_STORED, true, "Committed", ""),
+        Some(a) if a.outcome == Some(Outcome::Succeeded) => match apart {
+            Some(place) => want(types::RESULTS_STORED, true, reason::NO_CONDITIONAL_WRITES, format!("{place}: {APART}")),
+            None => want(types::RESULTS_STORED, true, "Committed", ""),
+        },
         Some(_) => want(types::RESULTS_STORED, true, "CommittedAsFailed", "What the last attempt left; the manifest says Failed."),
         None if ended(&d.status) => want(types::RESULTS_STORED, false, "NotDelivered", ""),
         None => want(types::RESULTS_STORED, false, "Pending", ""),

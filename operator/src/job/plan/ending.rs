@@ -164,7 +164,11 @@ pub(super) fn committed(d: &mut Draft<'_>, r: &Receipt) {
         _ => "Delivered",
     };
     let to = d.world.job.spec.results.as_ref().map_or("", |r| r.to.as_str());
-    end_job(d, true, word, &format!("{} files, {} bytes at {to}.", r.files, r.bytes));
+    let apart = r
+        .published_under
+        .as_ref()
+        .map_or(String::new(), |under| format!("{under}: its store does no conditional writes, so every attempt has a folder of its own"));
+    end_job(d, true, word, &format!("{} files, {} bytes at {to}{apart}.", r.files, r.bytes));
 }
 
 /// Ends the job, and writes its receipt.

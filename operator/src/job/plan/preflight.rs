@@ -11,7 +11,7 @@ use crate::job::pod::storage::Task;
 use gpujob_crds::GpuJobStatus;
 use gpujob_crds::conditions::{Status, find, job as types, set, want};
 use gpujob_crds::job_status::Attempt;
-use gpujob_transfer::receipt::{Outcome as Answer, Receipt};
+use gpujob_transfer::receipt::{Outcome as Answer, Receipt, reason};
 
 /// Seconds that the pod may wait for a node.
 const UNSCHEDULED: i64 = 20;
@@ -58,6 +58,7 @@ fn answered(d: &mut Draft<'_>, r: &Receipt) {
             ending::fail(d, &r.reason, &format!("{} Nothing was run.", sentence(&r.message)));
         }
         Answer::Failed | Answer::Revoked => say(d, Status::Unknown, NOT_CHECKED, &r.message),
+        _ if r.published_under.is_some() => say(d, Status::True, reason::NO_CONDITIONAL_WRITES, &r.message),
         _ => say(d, Status::True, "Checked", &r.message),
     }
 }

@@ -22,7 +22,7 @@ const RELEASED: &str = "Released";
 /// `storage` of an attempt whose job could not give the destination back.
 const UNRELEASED: &str = "Unreleased";
 /// Seconds that a job which is being deleted waits for that. In a namespace that ends no pod can be made.
-const DELETION: i64 = 30;
+const DELETION: i64 = 20;
 /// Seconds in which the store must have answered.
 const UNANSWERED: i64 = 600;
 

@@ -42,7 +42,7 @@ pub fn build(job: &GpuJob, target: &Target, image: &Image) -> Result<Pod, PodErr
         }
     }
     if !folders.is_empty() {
-        volumes.extend(mover::volumes());
+        volumes.extend(mover::volumes(job));
     }
     if folders.iter().any(|f| f.holds != Holds::Inputs) {
         volumes.push(mover::told().0);

@@ -3,11 +3,12 @@
 use super::ask::ask;
 use super::{Image, Target};
 use gpujob_crds::{GpuJob, names};
+use gpujob_transfer::credentials::aws::FOLDER_ENV;
 use gpujob_transfer::spec;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HostPathVolumeSource, ObjectFieldSelector, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Volume,
-    VolumeMount,
+    HostPathVolumeSource, ObjectFieldSelector, ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource,
+    SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -23,8 +24,13 @@ const CACHE_FOLDER: &str = "/var/lib/gpujob/cache";
 pub const NO_TOKEN: &str = "gpujob-no-token";
 /// Where the API server's token would be mounted.
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The names that SDKs know, and the keys of the Secret.
-const CREDENTIALS: [&str; 5] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3"];
+/// Volume of the job's Secret.
+const CREDENTIALS: &str = "gpujob-credentials";
+/// Keys of the Secret that say where the store is. The others are secrets, and read from files: a Secret that is changed while the
+/// program runs is heeded, which an environment variable never is.
+const PLACES: [&str; 2] = ["AWS_REGION", "AWS_ENDPOINT_URL_S3"];
+/// Google's name for a file with a service account's key. In the Secret it is a key whose value is that file.
+const GOOGLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 
 /// Where the pod's UID comes from.
 #[derive(Clone, Copy, Debug)]
@@ -57,16 +63,23 @@ pub fn container(job: &GpuJob, target: &Target, image: &Image, name: &str, args:
         },
         EnvVar { name: spec::POD_UID_ENV.into(), ..pod_uid(uid) },
     ];
-    if let Some(secret) = job.spec.storage.as_ref().and_then(|s| s.credentials.as_ref()) {
-        env.extend(CREDENTIALS.map(|key| EnvVar {
+    let mut mounts = vec![mount(STATE, spec::STATE_DIR), VolumeMount { read_only: Some(true), ..mount(NO_TOKEN, TOKEN_PATH) }];
+    if let Some(secret) = secret(job) {
+        env.extend(PLACES.map(|key| EnvVar {
             name: key.into(),
             value_from: Some(EnvVarSource {
-                // Optional each: a Secret for AWS has no endpoint, one for a static key no session token.
-                secret_key_ref: Some(SecretKeySelector { name: secret.secret_name.clone(), key: key.into(), optional: Some(true) }),
+                // Optional each: a Secret for AWS has no endpoint.
+                secret_key_ref: Some(SecretKeySelector { name: secret.into(), key: key.into(), optional: Some(true) }),
                 ..EnvVarSource::default()
             }),
             ..EnvVar::default()
         }));
+        let value = |name: &str, value: String| EnvVar { name: name.into(), value: Some(value), ..EnvVar::default() };
+        env.push(value(FOLDER_ENV, spec::CREDENTIALS_DIR.into()));
+        if google(job) {
+            env.push(value(GOOGLE, format!("{}/{GOOGLE}", spec::CREDENTIALS_DIR)));
+        }
+        mounts.push(VolumeMount { read_only: Some(true), ..mount(CREDENTIALS, spec::CREDENTIALS_DIR) });
     }
     Container {
         name: name.into(),
@@ -78,15 +91,33 @@ pub fn container(job: &GpuJob, target: &Target, image: &Image, name: &str, args:
         security_context: Some(security(user)),
         termination_message_path: Some(spec::TERMINATION_LOG.into()),
         termination_message_policy: Some("File".into()),
-        volume_mounts: Some(vec![mount(STATE, spec::STATE_DIR), VolumeMount { read_only: Some(true), ..mount(NO_TOKEN, TOKEN_PATH) }]),
+        volume_mounts: Some(mounts),
         ..Container::default()
     }
 }
 
 /// The volumes that [`container`] mounts.
 #[must_use]
-pub fn volumes() -> Vec<Volume> {
-    vec![empty(STATE), empty(NO_TOKEN)]
+pub fn volumes(job: &GpuJob) -> Vec<Volume> {
+    let source = |name: &str| SecretVolumeSource {
+        secret_name: Some(name.into()),
+        // Without it the pod would wait for it in silence: the mover says what is missing.
+        optional: Some(true),
+        ..SecretVolumeSource::default()
+    };
+    let keys = secret(job).map(|name| Volume { name: CREDENTIALS.into(), secret: Some(source(name)), ..Volume::default() });
+    [empty(STATE), empty(NO_TOKEN)].into_iter().chain(keys).collect()
+}
+
+fn secret(job: &GpuJob) -> Option<&str> {
+    job.spec.storage.as_ref()?.credentials.as_ref().map(|s| s.secret_name.as_str())
+}
+
+/// Whether anything of the job lies in Google Cloud Storage.
+fn google(job: &GpuJob) -> bool {
+    let s = &job.spec;
+    let to = s.results.iter().map(|r| &r.to).chain(s.checkpoints.iter().flat_map(|c| &c.to));
+    s.inputs.iter().map(|i| &i.from).chain(to).any(|address| address.starts_with("gs://"))
 }
 
 /// What the operator tells a running sidecar: annotations of its pod, as files. The kubelet rewrites them as long as a program runs.

@@ -53,7 +53,8 @@ impl Task {
         }
     }
 
-    fn args(self, wait: i64) -> Vec<String> {
+    fn args(self, job: &GpuJob) -> Vec<String> {
+        let wait = job.spec.delivery_deadline();
         let commit = |outcome: &str, code: i32| {
             // One word, or clap would read a negative code as a flag.
             vec![
@@ -69,7 +70,10 @@ impl Task {
         match self {
             Task::CommitSucceeded => commit("Succeeded", 0),
             Task::CommitFailed(code) => commit("Failed", code),
-            Task::Check => vec!["check".into()],
+            Task::Check => {
+                let days = days(job).map(|n| format!("--days={n}"));
+                ["check".to_owned()].into_iter().chain(days).collect()
+            }
             Task::Discard => vec!["discard".into()],
             Task::Release { forget } => {
                 let flags = ["discard", "--release"].into_iter().chain(forget.then_some("--forget"));
@@ -83,12 +87,12 @@ impl Task {
 /// Builds the pod. `pod_uid` is the attempt's pod: its staging area is named after it. Empty: there is none yet.
 #[must_use]
 pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: &str) -> Pod {
-    let args = task.args(job.spec.delivery_deadline());
+    let args = task.args(job);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let uid = if pod_uid.is_empty() { PodUid::Own } else { PodUid::Of(pod_uid) };
     let mut container = mover::container(job, target, image, CONTAINER, &args, uid, User::Nobody);
     let template = job.spec.template.spec.as_ref();
-    let mut volumes = mover::volumes();
+    let mut volumes = mover::volumes(job);
     let mut delivery = 0;
     if task.role() == Role::Commit {
         delivery = job.spec.delivery_deadline();
@@ -110,6 +114,13 @@ pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: 
         ..PodSpec::default()
     };
     Pod { metadata: metadata(job, target, task.role(), None), spec: Some(spec), status: None }
+}
+
+/// How many days the job may take, where it says so, and one more: a bucket must not abort its uploads before.
+fn days(job: &GpuJob) -> Option<i64> {
+    let s = &job.spec;
+    let seconds = s.queue_deadline_seconds.unwrap_or(0) + s.active_deadline_seconds? + s.delivery_deadline();
+    Some((seconds + 86_399) / 86_400 + 1)
 }
 
 /// The end of the program's output, to be kept beside its results.

@@ -77,7 +77,7 @@ fn ours_come_first_and_everybody_sees_the_folders() {
     );
     assert!(mounts(init(&pod, STAGE)).contains(&("gpujob-state", "/gpujob/state")));
     let volumes: Vec<_> = spec.volumes.iter().flatten().map(|v| v.name.as_str()).collect();
-    assert_eq!(volumes, ["gpujob-input-0", "gpujob-results", "gpujob-state", "gpujob-no-token", "gpujob-pod"]);
+    assert_eq!(volumes, ["gpujob-input-0", "gpujob-results", "gpujob-state", "gpujob-no-token", "gpujob-credentials", "gpujob-pod"]);
 }
 
 #[test]
@@ -119,8 +119,15 @@ fn the_transfer_containers_are_told_what_to_do_and_may_do_little_else() {
     assert_eq!((ask.inputs.len(), ask.results.unwrap().summary.as_deref()), (2, Some("metrics.json")));
     assert_eq!(env(stage, "GPUJOB_POD_UID")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.uid");
     assert_eq!(env(stage, "GPUJOB_CONTAINERS")["value"], "5");
-    let key = env(stage, "AWS_SECRET_ACCESS_KEY");
-    assert_eq!(key["valueFrom"]["secretKeyRef"], json!({"name": "s3", "key": "AWS_SECRET_ACCESS_KEY", "optional": true}));
+    let place = env(stage, "AWS_ENDPOINT_URL_S3");
+    assert_eq!(place["valueFrom"]["secretKeyRef"], json!({"name": "s3", "key": "AWS_ENDPOINT_URL_S3", "optional": true}));
+    assert!(env(stage, "AWS_SECRET_ACCESS_KEY").is_null(), "an environment never changes; the file does with its Secret");
+    assert_eq!(env(stage, "GPUJOB_CREDENTIALS_DIR")["value"], "/gpujob/credentials");
+    assert!(mounts(stage).contains(&("gpujob-credentials", "/gpujob/credentials")));
+    let volumes = serde_json::to_value(&pod.spec.as_ref().unwrap().volumes).unwrap();
+    let keys = volumes.as_array().unwrap().iter().find(|v| v["name"] == "gpujob-credentials").unwrap();
+    assert_eq!(keys["secret"], json!({"secretName": "s3", "optional": true}));
+    assert!(pod.spec.as_ref().unwrap().containers.iter().all(|c| !mounts(c).iter().any(|m| m.0 == "gpujob-credentials")));
     let security = serde_json::to_value(stage.security_context.as_ref().unwrap()).unwrap();
     assert_eq!(security["capabilities"], json!({"add": ["DAC_OVERRIDE", "CHOWN", "FOWNER"], "drop": ["ALL"]}));
     assert_eq!(
@@ -131,6 +138,14 @@ fn the_transfer_containers_are_told_what_to_do_and_may_do_little_else() {
     // A mount at that path keeps the API server from putting a token there.
     assert!(mounts(stage).contains(&("gpujob-no-token", "/var/run/secrets/kubernetes.io/serviceaccount")));
     assert_eq!(made(|j| j["spec"]["storage"] = Value::Null).spec.unwrap().init_containers.unwrap()[0].env.as_ref().unwrap().len(), 3);
+}
+
+#[test]
+fn a_job_with_data_in_google_cloud_is_told_where_its_key_is() {
+    assert!(env(init(&made(|_| {}), STAGE), "GOOGLE_APPLICATION_CREDENTIALS").is_null());
+    let pod = made(|j| j["spec"]["results"]["to"] = json!("gs://runs/digits/"));
+    let key = env(init(&pod, STAGE), "GOOGLE_APPLICATION_CREDENTIALS");
+    assert_eq!(key["value"], "/gpujob/credentials/GOOGLE_APPLICATION_CREDENTIALS");
 }
 
 #[test]
@@ -269,6 +284,8 @@ fn a_check_and_a_release_are_storage_pods_too() {
     let check = storage::build(&job(|_| {}), &target(), &image(), Task::Check, "");
     let c = &check.spec.as_ref().unwrap().containers[0];
     assert_eq!(c.args, Some(vec!["check".to_owned()]));
+    let long = storage::build(&job(|j| j["spec"]["activeDeadlineSeconds"] = json!(20 * 86_400)), &target(), &image(), Task::Check, "");
+    assert_eq!(long.spec.unwrap().containers[0].args, Some(vec!["check".to_owned(), "--days=22".into()]), "with its delivery, and a day");
     assert_eq!(env(c, "GPUJOB_POD_UID")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.uid", "there is no attempt's pod yet");
     assert!(!mounts(c).iter().any(|m| m.0 == "gpujob-log"));
     let args = |forget| {

@@ -80,6 +80,22 @@ fn from_reservation_to_delivered_results() {
 }
 
 #[test]
+fn a_store_without_conditional_writes_is_told_with_the_place_of_the_results() {
+    let mut c = Cluster::running(|_| {});
+    c.exit(0, "");
+    c.settle();
+    let mut r = committed(1, Ended::Succeeded);
+    r.published_under = Some("attempt-1/".into());
+    r.manifest.as_mut().unwrap().key = "attempt-1/.gpujob/manifest.json".into();
+    c.stored(Role::Commit, 1, &r);
+    c.settle();
+    assert_eq!(c.condition(types::SUCCEEDED), "True Delivered");
+    assert!(c.message().contains("at s3://runs/digits/attempt-1/: its store does no conditional writes"), "{}", c.message());
+    assert_eq!(c.condition(types::RESULTS_STORED), "True NoConditionalWrites");
+    assert_eq!(c.status().receipt.unwrap().manifest.as_deref(), Some("s3://runs/digits/attempt-1/.gpujob/manifest.json"));
+}
+
+#[test]
 fn without_results_exit_zero_is_enough() {
     let mut c = Cluster::running(|s| s.results = None);
     c.exit(0, "");

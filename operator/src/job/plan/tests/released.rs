@@ -87,7 +87,7 @@ fn a_job_that_is_deleted_gives_its_destination_back_before_it_goes() {
             c.stored(Role::Release, 1, &plain(Mover::Discard, Answer::Discarded));
             c.settle();
         } else {
-            c.wait(30); // a namespace that ends takes no new pods
+            c.wait(20); // a namespace that ends takes no new pods
         }
         assert!(c.gone, "answers: {answers}");
     }

@@ -1,0 +1,87 @@
+//! The data path on a real cluster: a job whose data cannot be had is told while its instance boots, and one that is interrupted goes
+//! on from its checkpoint.
+
+use crate::endings::{Trying, ended, released};
+use crate::session::Given;
+use anyhow::{Context, Result, ensure};
+use gpujob_crds::GpuJob;
+use gpujob_crds::conditions::{find, job as condition};
+use gpujob_e2e::progress::until;
+use gpujob_e2e::soak::given;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use std::time::Duration;
+
+/// A pool of the cases here alone: a node that is there already would be taken, and nothing looked at before.
+const POOL: &str = "data";
+/// From the job's creation, with three other cases beside it. The instance takes two minutes to boot.
+const TOLD_WITHIN: f64 = 60.0;
+
+/// Nobody waits for the instance: the job is told, and its launch is cancelled.
+pub(crate) async fn doomed(given: Given) -> Result<()> {
+    given::pool(&given.lab, &given.client, POOL, &json!({"limits": {"nodes": 2}})).await?;
+    // The bucket is there for the others; this job wants one that is not.
+    let doomed = Trying { bucket: "gpujob-nowhere", pool: Some(POOL), ..Trying::new("doomed") };
+    doomed.apply(&given).await?;
+    let (job, _) = ended(&given, doomed.name, Duration::from_secs(150)).await?;
+    let told = Timestamp::now();
+    let status = job.status.clone().context("a status")?;
+    let verdict = find(&status.conditions, condition::SUCCEEDED).context("a verdict")?;
+    ensure!(verdict.status == "False" && verdict.reason == "BucketNotFound", "{verdict:?}");
+    let looked = find(&status.conditions, condition::STORAGE_READY).context("somebody looked")?;
+    ensure!(looked.status == "False" && looked.reason == "BucketNotFound", "{looked:?}");
+    ensure!(status.start_time.is_none() && status.attempts.iter().all(|a| a.pod_uid.is_none()), "a pod was made: {:?}", status.attempts);
+    let took = told.duration_since(job.creation_timestamp().context("it was made")?.0).as_secs_f64();
+    ensure!(took < TOLD_WITHIN, "told after {took:.0} s");
+    eprintln!("a doomed job was told {took:.1} s after it was applied");
+    released(&given, &job).await
+}
+
+/// Interrupted in the middle, the sample goes on from its checkpoint, which is gone once the results are delivered.
+pub(crate) async fn resumed(given: Given) -> Result<()> {
+    given::pool(&given.lab, &given.client, POOL, &json!({"limits": {"nodes": 2}})).await?;
+    let arguments = json!([
+        "--input",
+        "/data",
+        "--results",
+        "/results",
+        "--checkpoints",
+        "/checkpoints",
+        "--checkpoint-every",
+        "5",
+        "--epochs",
+        "4000"
+    ]);
+    let sample = Trying { arguments, pool: Some(POOL), checkpoints: Some("/checkpoints"), ..Trying::new("resumed") };
+    sample.apply(&given).await?;
+    let name = sample.name;
+    given::state(&given.client, "default", name, &["Running"], Duration::from_secs(150)).await?;
+    let store = given.lab.s3();
+    let below = format!("runs/{name}/.gpujob/checkpoints/");
+    until("a checkpoint", Duration::from_secs(60), || async {
+        let there = store.list(sample.bucket, &below).await?;
+        ensure!(there.iter().any(|key| key.ends_with("/head")), "{there:?}");
+        Ok(())
+    })
+    .await?;
+    // Its pod is deleted: the attempt is interrupted, and the node stays.
+    let pods: Api<Pod> = Api::namespaced(given.client.clone(), "default");
+    let first = ListParams::default().labels(&format!("gpujob.dev/job={name},gpujob.dev/role=attempt,gpujob.dev/attempt=1"));
+    for pod in pods.list(&first).await?.items {
+        pods.delete(&pod.name_any(), &Default::default()).await?;
+    }
+    let (job, _) = ended(&given, name, Duration::from_secs(300)).await?;
+    let status = job.status.clone().context("a status")?;
+    ensure!(status.state.as_deref() == Some("Succeeded"), "{:?}", status.conditions);
+    ensure!(status.attempts.len() == 2 && status.interruptions == Some(1) && status.failures.is_none(), "{:?}", status.attempts);
+    let log = store.get(sample.bucket, &format!("runs/{name}/.gpujob/logs/0-2.log")).await?.context("the log is kept")?;
+    let log = String::from_utf8_lossy(&log).into_owned();
+    ensure!(log.contains("resuming after epoch"), "it began anew: {log}");
+    ensure!(store.list(sample.bucket, &below).await?.is_empty(), "checkpoints of a delivered job are left");
+    let jobs: Api<GpuJob> = Api::namespaced(given.client.clone(), "default");
+    jobs.delete(name, &Default::default()).await?;
+    Ok(())
+}
