@@ -14,9 +14,8 @@
 //! ```text
 //! <to>.gpujob/checkpoints/<job uid>-<index>/
 //!     head                                    who may write, and which checkpoints are complete
-//!     m/<attempt>-<number>-<process>.json     one checkpoint: every file, its checksum, and the object that has its bytes
-//!     o/<attempt>-<process>/<n>               bytes of a file; never written twice
-//!     u/<attempt>-<process>/<n>               journal of a multipart upload that is under way
+//!     m/<attempt>-<number>-<process>.json     one checkpoint: every file, its pieces and their checksums
+//!     o/<attempt>-<process>/<n>               a piece of a file; never written twice
 //! ```
 //!
 //! # Why a zombie is harmless

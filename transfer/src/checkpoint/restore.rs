@@ -3,11 +3,12 @@
 //! All of it is downloaded and checked out of sight first: what is found damaged half-way leaves nothing behind, and the one before is
 //! taken.
 
-use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, FileTimes};
+use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::checksum::{Check, Stored};
@@ -19,7 +20,7 @@ use crate::store::Class;
 use super::called;
 use super::head::drop_damaged;
 use super::repository::{Repository, Unusable};
-use super::set::{Content, Entry, Kind, Set};
+use super::set::{Content, Entry, Kind, Piece, Set};
 use super::state::State;
 use crate::stamp::Stamp;
 
@@ -113,11 +114,8 @@ fn put_back(repository: &Repository, root: &Path, set: &Set) -> Result<(), Unusa
     let files: Vec<(usize, &Entry, &Content)> = set.entries.iter().enumerate().filter_map(|(n, e)| Some((n, e, content(e)?))).collect();
     let meter = Meter::new("restored", files.len() as u64, set.bytes());
     let at = |n: usize| aside.join(n.to_string());
-    let got = crew::run(THREADS, files.clone(), |(n, entry, content)| {
-        download(repository, content, &at(n), &meter)?;
-        meter.add(1, 0);
-        dress(&at(n), entry, 0o666).map_err(disk(&at(n)))
-    });
+    let got = fetch(repository, &files, &at, &meter)
+        .and_then(|()| files.iter().try_for_each(|(n, entry, _)| dress(&at(*n), entry, 0o666).map_err(disk(&at(*n)))));
     if let Err(why) = got {
         let _ = fs::remove_dir_all(&aside);
         return Err(why);
@@ -145,36 +143,61 @@ fn put_back(repository: &Repository, root: &Path, set: &Set) -> Result<(), Unusa
     fs::remove_dir_all(&aside).map_err(disk(&aside))
 }
 
-fn download(repository: &Repository, content: &Content, path: &Path, meter: &Meter) -> Result<(), Unusable> {
+/// Downloads files, all pieces of all of them side by side.
+fn fetch(
+    repository: &Repository,
+    files: &[(usize, &Entry, &Content)],
+    at: &(dyn Fn(usize) -> PathBuf + Sync),
+    meter: &Meter,
+) -> Result<(), Unusable> {
+    let mut pieces = vec![];
+    for (n, _, content) in files {
+        let path = at(*n);
+        let file = File::create(&path).map_err(|e| Unusable::Failed(Fault::disk(&path.display().to_string(), &e)))?;
+        let file = Arc::new((path, file));
+        let mut offset = 0;
+        for piece in &content.pieces {
+            pieces.push((file.clone(), offset, piece));
+            offset += piece.size;
+        }
+        meter.add(1, 0);
+    }
+    crew::run(THREADS, pieces, |(file, offset, piece)| download(repository, piece, &file.0, &file.1, offset, meter)).map(drop)
+}
+
+fn download(repository: &Repository, piece: &Piece, path: &Path, file: &File, offset: u64, meter: &Meter) -> Result<(), Unusable> {
     let local = |e: io::Error| Unusable::Failed(Fault::disk(&path.display().to_string(), &e));
-    let key = repository.key(&content.object);
+    let key = repository.key(&piece.object);
     let mut mismatch = String::new();
     // Bytes may have been damaged on their way: only what is wrong twice is wrong in the store.
     for _ in 0..2 {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(local)?;
-        let stored = Stored { crc64nvme: Some(content.crc64nvme.clone()), ..Stored::default() };
+        let stored = Stored { crc64nvme: Some(piece.crc64nvme.clone()), ..Stored::default() };
         let mut check = Check::against(&stored).expect("a CRC is a check");
         let (mut size, mut failed) = (0, None);
-        let got = repository.store.get(&key, &mut |piece| {
-            if let Err(e) = file.write_all(piece) {
+        let got = repository.store.get(&key, &mut |bytes| {
+            // More than it should be must not run into the next piece.
+            if size + bytes.len() as u64 > piece.size {
+                return ControlFlow::Break(());
+            }
+            if let Err(e) = file.write_all_at(bytes, offset + size) {
                 failed = Some(e);
                 return ControlFlow::Break(());
             }
-            check.update(piece);
-            size += piece.len() as u64;
-            meter.add(0, piece.len() as u64);
+            check.update(bytes);
+            size += bytes.len() as u64;
+            meter.add(0, bytes.len() as u64);
             ControlFlow::Continue(())
         });
-        match (failed, got) {
+        mismatch = match (failed, got) {
             (Some(e), _) => return Err(local(e)),
-            (None, Err(e)) if e.class == Class::NotFound => return Err(Unusable::Damaged(format!("{} is gone", content.object))),
+            (None, Err(e)) if e.class == Class::NotFound => return Err(Unusable::Damaged(format!("{} is gone", piece.object))),
+            (None, Err(e)) if e.class == Class::Stopped => format!("{} has more than {} bytes", piece.object, piece.size),
             (None, Err(e)) => return Err(Unusable::Failed(e.into())),
-            (None, Ok(_)) => {}
-        }
-        mismatch = match check.finish() {
-            Ok(()) if size == content.size => return Ok(()),
-            Ok(()) => format!("{} has {size} bytes, not {}", content.object, content.size),
-            Err((got, want)) => format!("{} has the checksum {got}, not {want}", content.object),
+            (None, Ok(_)) => match check.finish() {
+                Ok(()) if size == piece.size => return Ok(()),
+                Ok(()) => format!("{} has {size} bytes, not {}", piece.object, piece.size),
+                Err((got, want)) => format!("{} has the checksum {got}, not {want}", piece.object),
+            },
         };
     }
     Err(Unusable::Damaged(mismatch))

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::progress::{count, say, size};
 use crate::role::{Context, Fault};
@@ -17,7 +17,7 @@ use super::head::{Head, Kept, claim, publish};
 use super::repository::{Repository, Unusable};
 use super::set::{Content, Entry, Kind, Set};
 use super::state::State;
-use super::upload::{Limits, Source, Stop, Uploader, timed};
+use super::upload::{Limits, Sent, Source, Stop, Uploader, missing};
 use super::{called, collect, time};
 use crate::stamp::Stamp;
 
@@ -33,8 +33,8 @@ pub(super) struct Session {
     sets: HashMap<String, Set>,
     known: HashMap<Stamp, Content>,
     next: AtomicU64,
-    /// Whether this process has collected what earlier ones left.
-    swept: bool,
+    /// What was sent for a checkpoint that was not finished.
+    sent: Mutex<Sent>,
 }
 
 /// What came of a save.
@@ -68,7 +68,7 @@ impl Session {
             memory: context.state.clone(),
             known: state.known(),
             next: AtomicU64::new(0),
-            swept: false,
+            sent: Mutex::default(),
             repository,
             state,
             head,
@@ -80,8 +80,9 @@ impl Session {
 
     /// Only what a kept checkpoint names is sure to stay in the store.
     fn forget(&mut self) {
-        let named: HashSet<&str> = self.sets.values().flat_map(Set::files).map(|c| c.object.as_str()).collect();
-        self.known.retain(|_, content| named.contains(content.object.as_str()));
+        let named: HashSet<&str> = self.sets.values().flat_map(Set::objects).collect();
+        self.known.retain(|_, content| content.pieces.iter().all(|piece| named.contains(piece.object.as_str())));
+        self.sent = Mutex::default();
     }
 
     /// The newest complete checkpoint.
@@ -147,23 +148,18 @@ impl Session {
             };
             entries.push(entry(item.path, &item.about, kind));
         }
-        let bytes: u64 = sources.iter().map(|s| s.1.len()).sum();
+        let work: Vec<_> = sources.iter().map(|(path, about, file)| Source { path, about, file: file.as_ref() }).collect();
+        let bytes = self.sent.lock().map_or(0, |sent| missing(&work, &sent));
         (limits.budget)().allows(bytes, time::now()).map_err(Stop::Short)?;
         // A zombie could publish nothing, and should not send anything either.
         self.repository.change(|found| claim(&self.repository.me, found, false))?;
-        let uploader = Uploader { repository: &self.repository, limits, next: &self.next, left: AtomicU64::new(bytes) };
-        let work = sources.iter_mut().map(|(path, about, file)| Source { path, about, file: file.take() }).collect();
-        let sent = Mutex::new(vec![]);
-        let each = |about: &Metadata, content: &Content| {
-            if let Ok(mut sent) = sent.lock() {
-                sent.push((Stamp::of(about), content.clone()));
-            }
-        };
-        let (done, took) = timed(|| uploader.all(work, &each));
-        // What is there is not sent again when the rest is tried again.
-        self.known.extend(sent.into_inner().unwrap_or_default());
-        let contents = done?;
-        self.state.rate = measured(self.state.rate, bytes, took);
+        let left = AtomicU64::new(bytes);
+        let uploader = Uploader { repository: &self.repository, limits, next: &self.next, sent: &self.sent, left };
+        let began = Instant::now();
+        let contents = uploader.all(&work)?;
+        self.state.rate = measured(self.state.rate, bytes, began.elapsed());
+        // What a checkpoint is about to name is found by its file from now on.
+        self.known.extend(work.iter().zip(&contents).map(|(source, content)| (Stamp::of(source.about), content.clone())));
         for (entry, source) in waiting {
             entries[entry].kind = Kind::File(contents[source].clone());
         }
@@ -192,14 +188,10 @@ impl Session {
     /// Removes what the head does not name any more. Only after a publish: then the head is known to be as this process wrote it.
     fn collect(&mut self) {
         let mut named: HashSet<&str> = self.head.kept.iter().map(|k| k.manifest.as_str()).collect();
-        named.extend(self.sets.values().flat_map(Set::files).map(|c| c.object.as_str()));
-        match collect::garbage(&self.repository, &named, !self.swept) {
-            Ok(removed) => {
-                self.swept = true;
-                if removed > 0 {
-                    say(&format!("removed {} of earlier checkpoints", count(removed, "object")));
-                }
-            }
+        named.extend(self.sets.values().flat_map(Set::objects));
+        match collect::garbage(&self.repository, &named) {
+            Ok(0) => {}
+            Ok(removed) => say(&format!("removed {} of earlier checkpoints", count(removed, "object"))),
             Err(fault) => say(&format!("earlier checkpoints are left for now: {fault}")),
         }
         if self.repository.is_apart() && self.head.kept.len() >= self.keep {

@@ -120,7 +120,7 @@ impl Thread {
         let mut session = self.claimed()?;
         say(&format!("checkpoints in {} are saved every {} s", self.path, self.interval.as_secs()));
         let mut next = Instant::now() + self.interval;
-        let (mut not_before, mut failures) = (Instant::now(), 0);
+        let (mut not_before, mut failures) = (Instant::now(), 0u32);
         loop {
             self.pause(POLL);
             let asked = self.notice.asked().filter(|asked| *asked != session.state.answered);
@@ -150,7 +150,9 @@ impl Thread {
                 }
                 Went::NotYet(wait) => {
                     failures += 1;
-                    not_before = Instant::now() + wait;
+                    // While main runs there is time, and a log that somebody reads.
+                    let growing = if last { wait } else { wait.saturating_mul(1 << failures.min(5)).min(self.interval.max(wait)) };
+                    not_before = Instant::now() + growing;
                     if last && (failures >= LAST_TRIES || self.hopeless()) {
                         return session.newest().map(described);
                     }

@@ -58,16 +58,37 @@ pub enum Kind {
 pub struct Content {
     /// How many.
     pub size: u64,
+    /// The objects that have them, in order; none for an empty file.
+    pub pieces: Vec<Piece>,
+}
+
+/// A piece of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Key of the object that is this piece, below the repository.
+    pub object: String,
+    /// Bytes.
+    pub size: u64,
     /// Their CRC-64/NVME, base64 of 8 big-endian bytes.
     pub crc64nvme: String,
-    /// Key of the object that has them, below the repository.
-    pub object: String,
+}
+
+impl Content {
+    /// Of a file's pieces.
+    pub fn of(pieces: Vec<Piece>) -> Content {
+        Content { size: pieces.iter().map(|piece| piece.size).sum(), pieces }
+    }
 }
 
 impl Set {
     /// Its files.
     pub fn files(&self) -> impl Iterator<Item = &Content> {
         self.entries.iter().filter_map(|e| if let Kind::File(content) = &e.kind { Some(content) } else { None })
+    }
+
+    /// The objects that have its files' bytes.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.files().flat_map(|file| &file.pieces).map(|piece| piece.object.as_str())
     }
 
     /// Bytes of its files.
@@ -91,10 +112,14 @@ impl Set {
             return Err("its manifest is not the one that was published: the SHA-256 differs".into());
         }
         let set: Set = serde_json::from_slice(bytes).map_err(|e| format!("its manifest cannot be read: {e}"))?;
-        match set.entries.iter().find(|e| !plain(&e.path)) {
-            Some(entry) => Err(format!("its manifest has the name {:?}, which leads out of the folder", entry.path)),
-            None => Ok(set),
+        if let Some(entry) = set.entries.iter().find(|e| !plain(&e.path)) {
+            return Err(format!("its manifest has the name {:?}, which leads out of the folder", entry.path));
         }
+        let torn = |file: &&Content| file.pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(piece.size)) != Some(file.size);
+        if let Some(file) = set.files().find(torn) {
+            return Err(format!("its manifest has a file of {} bytes whose pieces have others", file.size));
+        }
+        Ok(set)
     }
 }
 
@@ -109,7 +134,7 @@ mod tests {
     use super::*;
 
     fn set(path: &str) -> Set {
-        let content = Content { size: 3, crc64nvme: "AA=".into(), object: "o/1-x/0".into() };
+        let content = Content::of(vec![Piece { object: "o/1-x/0".into(), size: 3, crc64nvme: "AA=".into() }]);
         let entry = |path: &str, kind| Entry { path: path.into(), mode: 0o600, uid: 1000, gid: 1000, mtime: (-1, 5), kind };
         let entries =
             vec![entry(path, Kind::File(content)), entry("empty", Kind::Folder), entry("latest", Kind::Link { target: "a/b".into() })];
@@ -122,8 +147,14 @@ mod tests {
         assert_eq!(Set::decode(&bytes, &sum).unwrap(), set("a/b"));
         assert!(Set::decode(&bytes, "00").is_err());
         let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!((&json["entries"][0]["kind"], &json["entries"][0]["object"]), (&"file".into(), &"o/1-x/0".into()));
-        assert_eq!(set("a").bytes(), 3);
+        assert_eq!((&json["entries"][0]["kind"], &json["entries"][0]["pieces"][0]["size"]), (&"file".into(), &3.into()));
+        assert_eq!((set("a").bytes(), set("a").objects().collect::<Vec<_>>()), (3, vec!["o/1-x/0"]));
+        let mut torn = set("a/b");
+        if let Kind::File(content) = &mut torn.entries[0].kind {
+            content.size = 4;
+        }
+        let (bytes, sum) = torn.encode();
+        assert!(Set::decode(&bytes, &sum).is_err());
     }
 
     #[test]

@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(State::load(folder.path()), State::default());
         fs::write(folder.path().join("a"), "x").unwrap();
         let stamp = Stamp::of(&fs::metadata(folder.path().join("a")).unwrap());
-        let content = Content { size: 1, crc64nvme: "c".into(), object: "o".into() };
+        let content = Content { size: 1, pieces: vec![] };
         let mut state = State { restored: true, rate: Some(7.5), answered: "t".into(), ..State::default() };
         state.set_known(&HashMap::from([(stamp, content)]));
         state.store(folder.path()).unwrap();

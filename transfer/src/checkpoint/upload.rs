@@ -1,26 +1,27 @@
-//! Uploading the files of a checkpoint, each under a key of its own, whole or not at all.
+//! Uploading the files of a checkpoint: in pieces, each an object of its own. So a large file goes up and comes back over several
+//! connections, nothing is left half uploaded, and what was sent before a failure is not sent again.
 
+use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::checksum::{crc64nvme, crc64nvme_join, crc64nvme_text};
+use crate::checksum::{crc64nvme, crc64nvme_text};
 use crate::crew;
-use crate::plan::{PART, part_size};
+use crate::plan::part_size;
 use crate::role::Fault;
+use crate::stamp::Stamp;
 
 use super::budget::{Budget, Short};
 use super::folder::{NoSnapshot, unchanged};
 use super::repository::Repository;
-use super::set::Content;
+use super::set::{Content, Piece};
 use super::time;
 
-/// Files of at most a part at a time, and parts of a larger one: so many buffers of 8 MiB.
+/// Pieces at a time: so many buffers of 8 MiB.
 const THREADS: usize = 4;
 
 /// Why an upload ended.
@@ -56,16 +57,7 @@ fn unreadable(path: &Path, e: &io::Error) -> Fault {
     Fault::permanent(crate::receipt::reason::UNREADABLE_FILE, message)
 }
 
-/// What is written down before an upload is first used: only what is in a journal is ever aborted.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Journal {
-    /// Key below the repository.
-    pub(super) key: String,
-    pub(super) upload_id: String,
-}
-
-/// What a save asks now and then while it uploads.
+/// What a save asks before each piece.
 pub(super) struct Limits<'a> {
     /// The time that is left, as it is known now.
     pub(super) budget: &'a (dyn Fn() -> Budget + Sync),
@@ -73,127 +65,112 @@ pub(super) struct Limits<'a> {
     pub(super) obsolete: &'a AtomicBool,
 }
 
+/// A file to upload.
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    /// `None`: it is opened when its turn comes.
+    pub(super) file: Option<&'a File>,
+    pub(super) about: &'a Metadata,
+}
+
+/// Pieces in the store that no checkpoint names yet, by file and offset.
+pub(super) type Sent = HashMap<(Stamp, u64), Piece>;
+
 /// Uploads files for one save.
 pub(super) struct Uploader<'a> {
     pub(super) repository: &'a Repository,
     pub(super) limits: &'a Limits<'a>,
     /// Number of the next object of this process.
     pub(super) next: &'a AtomicU64,
+    pub(super) sent: &'a Mutex<Sent>,
     /// Bytes that this save still has to send.
     pub(super) left: AtomicU64,
 }
 
-/// A file to upload.
-pub(super) struct Source<'a> {
-    pub(super) path: &'a Path,
-    pub(super) file: Option<File>,
-    pub(super) about: &'a Metadata,
+/// Where the pieces of a file of that size begin, and how long they are.
+fn cut(size: u64) -> impl Iterator<Item = (u64, u64)> {
+    let step = part_size(size);
+    (0..size.div_ceil(step)).map(move |n| (n * step, step.min(size - n * step)))
+}
+
+/// Bytes of these files that are not in the store yet.
+pub(super) fn missing(sources: &[Source<'_>], sent: &Sent) -> u64 {
+    let of = |source: &Source<'_>| {
+        let stamp = Stamp::of(source.about);
+        cut(source.about.len()).filter(|(offset, _)| !sent.contains_key(&(stamp, *offset))).map(|(_, length)| length).sum::<u64>()
+    };
+    sources.iter().map(of).sum()
 }
 
 impl Uploader<'_> {
-    /// All of them; contents in the sources' order. `each` is told of every file that is in the store, also when a later one fails.
-    pub(super) fn all(&self, sources: Vec<Source<'_>>, each: &(dyn Fn(&Metadata, &Content) + Sync)) -> Result<Vec<Content>, Stop> {
-        let (small, large): (Vec<_>, Vec<_>) = sources.into_iter().enumerate().partition(|(_, s)| s.about.len() <= PART);
-        let one = |(n, source): (usize, Source<'_>)| {
-            let content = self.one(&source)?;
-            each(source.about, &content);
-            Ok::<_, Stop>((n, content))
-        };
-        let mut done = crew::run(THREADS, small, one)?;
-        for source in large {
-            done.push(one(source)?);
-        }
-        done.sort_by_key(|(n, _)| *n);
-        Ok(done.into_iter().map(|(_, content)| content).collect())
+    /// All of them; contents in the sources' order.
+    pub(super) fn all(&self, sources: &[Source<'_>]) -> Result<Vec<Content>, Stop> {
+        let work = sources.iter().enumerate().flat_map(|(n, source)| cut(source.about.len()).map(move |at| (n, at))).collect();
+        let pieces = crew::run(THREADS, work, |(n, (offset, length))| Ok::<_, Stop>((n, self.piece(&sources[n], offset, length)?)))?;
+        let mut contents = vec![vec![]; sources.len()];
+        pieces.into_iter().for_each(|(n, piece)| contents[n].push(piece));
+        Ok(contents.into_iter().map(Content::of).collect())
     }
 
-    /// Asked before each request: whether the rest can still be finished.
-    fn go_on(&self) -> Result<(), Stop> {
+    fn piece(&self, source: &Source<'_>, offset: u64, length: u64) -> Result<Piece, Stop> {
         if self.limits.obsolete.load(Ordering::Relaxed) {
             return Err(Stop::Obsolete);
         }
-        (self.limits.budget)().allows(self.left.load(Ordering::Relaxed), time::now()).map_err(Stop::Short)
-    }
-
-    fn one(&self, source: &Source<'_>) -> Result<Content, Stop> {
-        self.go_on()?;
-        let late;
-        let file = match &source.file {
-            Some(file) => file,
-            None => {
-                late = super::folder::open(source.path, source.about)?;
-                &late
-            }
-        };
-        let size = source.about.len();
+        let place = (Stamp::of(source.about), offset);
+        if let Some(piece) = self.sent.lock().ok().and_then(|sent| sent.get(&place).cloned()) {
+            return Ok(piece);
+        }
+        // Whether all that is left can still be finished.
+        (self.limits.budget)().allows(self.left.load(Ordering::Relaxed), time::now()).map_err(Stop::Short)?;
+        let bytes = read(source, offset, length)?;
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let object = format!("{}{n}", self.repository.own("o"));
-        let crc = if size <= PART { self.small(source, file, &object)? } else { self.large(source, file, &object, n)? };
-        Ok(Content { size, crc64nvme: crc64nvme_text(crc), object })
-    }
-
-    fn small(&self, source: &Source<'_>, file: &File, object: &str) -> Result<u64, Stop> {
-        let bytes = piece(source.path, file, 0, source.about.len())?;
-        still(source, file)?;
-        self.repository.store.put(&self.repository.key(object), &bytes)?;
-        self.left.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
-        Ok(crc64nvme(&bytes))
-    }
-
-    fn large(&self, source: &Source<'_>, file: &File, object: &str, n: u64) -> Result<u64, Stop> {
-        let (store, size) = (&self.repository.store, source.about.len());
-        let key = self.repository.key(object);
-        let upload = store.create_upload(&key)?;
-        let entry = Journal { key: object.into(), upload_id: upload.clone() };
-        let journal = self.repository.key(&format!("{}{n}", self.repository.own("u")));
-        store.put(&journal, &serde_json::to_vec(&entry).expect("a journal entry has only string keys"))?;
-        let step = part_size(size);
-        let offsets: Vec<u64> = (0..size.div_ceil(step)).map(|i| i * step).collect();
-        let sent = crew::run(THREADS, offsets, |offset| {
-            self.go_on()?;
-            let bytes = piece(source.path, file, offset, step.min(size - offset))?;
-            let number = u32::try_from(offset / step + 1).expect("at most 10,000 parts");
-            let etag = store.upload_part(&key, &upload, number, &bytes)?;
-            self.left.fetch_sub(bytes.len() as u64, Ordering::Relaxed);
-            Ok::<_, Stop>((etag, crc64nvme(&bytes), bytes.len() as u64))
-        });
-        let done = sent.and_then(|parts| still(source, file).map(|()| parts)).and_then(|parts| {
-            let crc = parts.iter().skip(1).fold(parts[0].1, |crc, part| crc64nvme_join(crc, part.1, part.2));
-            let tags: Vec<String> = parts.into_iter().map(|part| part.0).collect();
-            store.complete_upload(&key, &upload, &tags, &crc64nvme_text(crc))?;
-            Ok(crc)
-        });
-        if done.is_err() {
-            // What cannot be aborted now is in the journal.
-            store.abort_upload(&key, &upload)?;
+        self.repository.store.put(&self.repository.key(&object), &bytes)?;
+        self.left.fetch_sub(length, Ordering::Relaxed);
+        let piece = Piece { object, size: length, crc64nvme: crc64nvme_text(crc64nvme(&bytes)) };
+        if let Ok(mut sent) = self.sent.lock() {
+            sent.insert(place, piece.clone());
         }
-        store.delete(&journal)?;
-        done
+        Ok(piece)
     }
 }
 
-/// Whether nobody wrote to the open file since it was seen.
-fn still(source: &Source<'_>, file: &File) -> Result<(), Stop> {
+/// Bytes of the very file that was seen: nobody wrote to it since.
+fn read(source: &Source<'_>, offset: u64, length: u64) -> Result<Vec<u8>, Stop> {
+    let late;
+    let file = match source.file {
+        Some(file) => file,
+        None => {
+            late = super::folder::open(source.path, source.about)?;
+            &late
+        }
+    };
+    let mut bytes = vec![0; usize::try_from(length).expect("a piece fits into memory")];
+    match file.read_exact_at(&mut bytes, offset) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(Stop::Changing(format!("{} became shorter", source.path.display())));
+        }
+        Err(e) => return Err(Stop::Failed(unreadable(source.path, &e))),
+    }
     let now = file.metadata().map_err(|e| Stop::Failed(unreadable(source.path, &e)))?;
     if unchanged(source.about, &now) {
-        return Ok(());
+        return Ok(bytes);
     }
     Err(Stop::Changing(format!("{} was written to while it was read", source.path.display())))
 }
 
-/// Exactly so many bytes at an offset; a file that has fewer has changed.
-fn piece(path: &Path, file: &File, offset: u64, length: u64) -> Result<Vec<u8>, Stop> {
-    let mut bytes = vec![0; usize::try_from(length).expect("a part fits into memory")];
-    match file.read_exact_at(&mut bytes, offset) {
-        Ok(()) => Ok(bytes),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Stop::Changing(format!("{} became shorter", path.display()))),
-        Err(e) => Err(Stop::Failed(unreadable(path, &e))),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How long an upload took, for the rate.
-pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let began = std::time::Instant::now();
-    let done = work();
-    (done, began.elapsed())
+    #[test]
+    fn pieces_cover_a_file() {
+        assert_eq!(cut(0).count(), 0);
+        for size in [1, 8 << 20, (8 << 20) + 1, 3 << 40] {
+            let pieces: Vec<_> = cut(size).collect();
+            assert_eq!(pieces.iter().map(|p| p.1).sum::<u64>(), size);
+            assert!(pieces.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0) && pieces.len() <= 10_000);
+        }
+    }
 }

@@ -94,12 +94,12 @@ fn what_was_saved_is_restored_as_it_was() {
     ask(&first, &sidecar, "t1", "saved checkpoint 1 of attempt 1 (2 files");
     // A second one sends only what is new, whatever the others are called by now.
     let before = keys(&bucket, "whole", "o");
-    assert_eq!(before.len(), 2);
+    assert_eq!(before.len(), 4, "three pieces, and a small one");
     fs::rename(at(&first, "deep/large.bin"), at(&first, "deep/older.bin")).unwrap();
     write(&first, "deep/new.bin", b"2");
     ask(&first, &sidecar, "t2", "saved checkpoint 2 of attempt 1 (3 files");
     let after = keys(&bucket, "whole", "o");
-    assert!(after.len() == 3 && before.iter().all(|key| after.contains(key)), "{before:?} {after:?}");
+    assert!(after.len() == 5 && before.iter().all(|key| after.contains(key)), "{before:?} {after:?}");
     // And once more at the end.
     write(&first, "last", b"3");
     sidecar.signal(Signal::TERM);
@@ -127,7 +127,7 @@ fn what_was_saved_is_restored_as_it_was() {
     let own: Vec<_> = keys(&bucket, "whole", "o").into_iter().filter(|k| k.contains("/o/00000002-")).collect();
     assert_eq!(own.len(), 1);
     assert_eq!(head(&bucket, "whole").kept.iter().map(|k| (k.attempt, k.number)).collect::<Vec<_>>(), [(1, 3), (2, 4)]);
-    assert_eq!((keys(&bucket, "whole", "m").len(), keys(&bucket, "whole", "u").len()), (2, 0));
+    assert_eq!(keys(&bucket, "whole", "m").len(), 2);
     sidecar.signal(Signal::TERM);
     assert_eq!(sidecar.end().says(), (0, "Done"));
 }

@@ -62,8 +62,9 @@ fn whole(bucket: &str, uid: &str, what: &str) {
         let broken = head.kept.iter().find_map(|kept| {
             let Some(text) = get(&kept.manifest) else { return Some(kept.manifest.clone()) };
             let set = Set::decode(&text, &kept.sha256).unwrap();
-            let lost = set.files().find(|file| get(&file.object).is_none_or(|bytes| crc64nvme_text(crc64nvme(&bytes)) != file.crc64nvme));
-            lost.map(|file| file.object.clone())
+            let mut pieces = set.files().flat_map(|file| &file.pieces);
+            let lost = pieces.find(|piece| get(&piece.object).is_none_or(|bytes| crc64nvme_text(crc64nvme(&bytes)) != piece.crc64nvme));
+            lost.map(|piece| piece.object.clone())
         });
         match broken {
             None => return,
