@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod framing;
 mod integrity;
 mod lifecycle;
+mod pages;
 mod range;
 mod listing;
 mod region;
