@@ -9,12 +9,14 @@ use crate::spec::{FOLDERS_ENV, Integrity, POD_DIR, POD_UID_ENV, SPEC_ENV, STATE_
 use crate::store::location::Location;
 use crate::store::{self, ObjectStore};
 
+pub mod check;
 pub mod commit;
 pub mod destination;
 pub mod discard;
 mod download;
 mod fault;
 pub mod fetch;
+mod inputs;
 mod keep;
 pub mod resolve;
 mod resume;

@@ -7,8 +7,11 @@ use crate::spec::Integrity;
 
 pub mod conditional;
 mod error;
+pub mod gcs;
+pub mod https;
 pub mod location;
 pub mod s3;
+mod wire;
 
 pub use error::{Class, StoreError};
 use location::{Location, Scheme};
@@ -62,6 +65,23 @@ pub trait ObjectStore: Send + Sync {
     /// Streams an object in order, and goes on where it was when the connection breaks.
     fn get(&self, key: &str, sink: Sink<'_>) -> Result<Info, StoreError>;
 
+    /// Whether [`ObjectStore::get_range`] works here.
+    fn ranged(&self) -> bool {
+        false
+    }
+
+    /// Streams `length` bytes from `from` on, of that version of an object that has them, and goes on where it was when the connection
+    /// breaks. [`Class::PreconditionFailed`] when it was replaced.
+    fn get_range(&self, key: &str, _version: &str, _from: u64, _length: u64, _sink: Sink<'_>) -> Result<(), StoreError> {
+        Err(StoreError {
+            class: Class::NotImplemented,
+            request: format!("GET {}", self.name(key)),
+            status: 0,
+            code: String::new(),
+            detail: "this store gives whole objects only".into(),
+        })
+    }
+
     /// What uploads are checked by, as `crc64nvme`. Where that is not known, the first call asks with a write that must be
     /// refused, below the folder that the store was opened for.
     ///
@@ -103,6 +123,12 @@ pub trait ObjectStore: Send + Sync {
 
     /// Removes an object. One that does not exist is fine.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// After how many days the bucket's own rules abort uploads below `prefix` that were not completed; `None` when no rule does,
+    /// or the store does not say.
+    fn abort_days(&self, _prefix: &str) -> Result<Option<u32>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// The store of a place, with the credentials that the environment names. Connects to nothing.
@@ -118,14 +144,23 @@ pub fn open(
 ) -> Result<Box<dyn ObjectStore>, StoreError> {
     match place.scheme {
         Scheme::S3 => Ok(Box::new(s3::S3::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
-        Scheme::Gs => Err(StoreError {
-            class: Class::NotImplemented,
-            request: format!("gs://{}", place.bucket),
-            status: 0,
-            code: String::new(),
-            detail: "not supported yet".into(),
-        }),
+        Scheme::Gs => Ok(Box::new(gcs::Gcs::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
     }
+}
+
+/// What begins the name of every object that lives only while a store is being asked something, below a destination's folder.
+pub const PROBES: &str = ".gpujob/check-";
+
+/// A new key for such an object, below `folder` (empty or with a slash at its end). Its name has the time in it, so that what a
+/// killed process has left can be told from what is in use.
+pub fn probe_key(folder: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format!("{folder}{PROBES}{now}-{}", crate::checksum::nonce())
+}
+
+/// When the probe of that name (without its folder) was made, in seconds since 1970.
+pub fn probe_time(name: &str) -> Option<u64> {
+    name.strip_prefix(PROBES)?.split_once('-')?.0.parse().ok()
 }
 
 /// Reads a small object whole.

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::framing::{Framing, Head};
-use super::{Answer, Call, S3, Try, failure, integrity, stored, xml};
+use super::{Answer, Call, S3, integrity, lifecycle, stored, xml};
 use crate::spec::Integrity;
+use crate::store::wire::Try;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
@@ -54,7 +55,12 @@ fn parts(root: &xml::Element, asked: &str) -> Result<(Parts, Option<String>), St
     let mut found = vec![];
     for part in root.children.iter().filter(|c| c.name == "Part") {
         let number = part.get("PartNumber").trim().parse().map_err(|_| "a part has no number".to_string())?;
-        found.push((number, part.get("ETag").to_string()));
+        // As `upload_part` has returned it.
+        let tag = match part.get("ChecksumSHA256").trim() {
+            "" => part.get("ETag").to_string(),
+            sha256 => format!("{}{AND}{sha256}", part.get("ETag")),
+        };
+        found.push((number, tag));
     }
     if root.get("IsTruncated") != "true" {
         return Ok((found, None));
@@ -119,6 +125,23 @@ impl ObjectStore for S3 {
         self.url(key)
     }
 
+    fn ranged(&self) -> bool {
+        true
+    }
+
+    fn get_range(&self, key: &str, version: &str, from: u64, length: u64, sink: Sink<'_>) -> Result<(), StoreError> {
+        self.range(key, version, from, length, sink)
+    }
+
+    fn abort_days(&self, prefix: &str) -> Result<Option<u32>, StoreError> {
+        match self.answer("GET", "", &[("lifecycle", "")]) {
+            Ok(answer) => Ok(self.element("GET LIFECYCLE", &answer).ok().and_then(|root| lifecycle::abort_days(&root, prefix))),
+            // No rules, rules that these keys may not read, or a store that has none.
+            Err(e) if !e.class.repeat() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     fn integrity(&self) -> Result<&'static str, StoreError> {
         self.kind().map(integrity::name)
     }
@@ -176,11 +199,10 @@ impl ObjectStore for S3 {
                     Some((info, size)) => Ok(Info { size: size.unwrap_or(done), ..info.clone() }),
                     None => Err(Try::Stopped),
                 },
-                status => {
-                    let (code, message) = failure(&error).unwrap_or_default();
-                    let error = self.refused(&call, status, code, message);
-                    Err(if self.minds(&error) { Try::Stale } else { Try::Failed(error) })
-                }
+                _ => Err(match self.failed(&call, &head, &error) {
+                    Try::Failed(error) if self.minds(&error) => Try::Stale,
+                    other => other,
+                }),
             }
         })
     }
