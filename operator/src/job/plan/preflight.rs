@@ -58,8 +58,12 @@ fn answered(d: &mut Draft<'_>, r: &Receipt) {
             ending::fail(d, &r.reason, &format!("{} Nothing was run.", sentence(&r.message)));
         }
         Answer::Failed | Answer::Revoked => say(d, Status::Unknown, NOT_CHECKED, &r.message),
-        _ if r.published_under.is_some() => say(d, Status::True, reason::NO_CONDITIONAL_WRITES, &r.message),
-        _ => say(d, Status::True, "Checked", &r.message),
+        // It works; what a person may want to change before it matters is said beside that.
+        _ => {
+            let word = if r.published_under.is_some() { reason::NO_CONDITIONAL_WRITES } else { "Checked" };
+            let said: Vec<String> = std::iter::once(&r.message).chain(&r.warnings).map(|text| sentence(text)).collect();
+            say(d, Status::True, word, &said.join(" "));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::job::facts::Role;
 use crate::job::plan::Action;
 use crate::job::pod::storage::Task;
 use gpujob_crds::GpuJobSpec;
-use gpujob_crds::conditions::job as types;
+use gpujob_crds::conditions::{find, job as types};
 use gpujob_transfer::receipt::{Ended, Outcome as Answer, Role as Mover, reason};
 
 /// A job whose first instance is being launched.
@@ -38,9 +38,13 @@ fn a_job_that_can_never_work_is_told_so_and_its_launch_is_cancelled() {
 #[test]
 fn what_is_well_is_said_and_holds_nothing_up() {
     let mut c = launching(|_| {});
-    c.stored(Role::Check, 1, &plain(Mover::Check, Answer::Done));
+    let mut well = plain(Mover::Check, Answer::Done);
+    well.warnings = vec!["the bucket aborts uploads after 1 days".into()];
+    c.stored(Role::Check, 1, &well);
     c.settle();
     assert_eq!(c.condition(types::STORAGE_READY), "True Checked");
+    let said = find(&c.status().conditions, types::STORAGE_READY).unwrap().message.clone();
+    assert_eq!(said, "in words. the bucket aborts uploads after 1 days.");
     c.join("gn-1");
     c.settle();
     assert!(c.has(Role::Attempt));
