@@ -20,6 +20,7 @@ mod race;
 mod refusals;
 mod resumed;
 mod sample;
+mod staging;
 mod soak;
 mod unconditional;
 mod weed;
