@@ -177,7 +177,7 @@ impl Plan {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.items.iter().map(|i| i.file.size).sum()
+        self.items.iter().fold(0, |sum, item| sum.saturating_add(item.file.size))
     }
 }
 

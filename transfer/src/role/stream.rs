@@ -64,7 +64,13 @@ pub(super) fn run(context: &Context, results: &Results, to: &Destination, base: 
 }
 
 fn round(
-    context: &Context, results: &Results, to: &Destination, base: &str, ledger: &Ledger, stop: &AtomicBool, resting: &mut Resting,
+    context: &Context,
+    results: &Results,
+    to: &Destination,
+    base: &str,
+    ledger: &Ledger,
+    stop: &AtomicBool,
+    resting: &mut Resting,
 ) -> Result<(), Fault> {
     let globs = Globs::new(&results.include, &results.exclude)?;
     let mut files = walk::tree(Path::new(&results.path), to.room(), &globs)?.files;

@@ -245,8 +245,7 @@ impl Stager<'_> {
         let store = &self.to.store;
         let key = self.to.key(&found.name);
         let size = part_size(about.len());
-        let upload =
-            self.upload(found, Begun { key: key.clone(), upload_id: String::new(), stamp: Stamp::of(about), part_size: size })?;
+        let upload = self.upload(found, Begun { key: key.clone(), upload_id: String::new(), stamp: Stamp::of(about), part_size: size })?;
         let upload_id = upload.begun.upload_id.clone();
         let offsets: Vec<u64> = (0..about.len().div_ceil(size)).map(|i| i * size).collect();
         let parts = crew::run(self.threads, offsets, |offset| -> Result<_, Fault> {

@@ -342,6 +342,21 @@ mod tests {
     }
 
     #[test]
+    fn no_listing_is_too_odd() {
+        crate::fuzz::fuzz("xml", |input| {
+            let Some(root) = xml::parse(input) else { return };
+            // What is not the last page goes on elsewhere than where it began.
+            if let Ok(page) = page(&root, Some("t")) {
+                assert_ne!(page.next.as_deref(), Some("t"));
+            }
+            if let Ok((_, next)) = parts(&root, "3") {
+                assert_ne!(next.as_deref(), Some("3"));
+            }
+            let _ = lifecycle::abort_days(&root, "runs/");
+        });
+    }
+
+    #[test]
     fn a_listing_that_cannot_be_read_is_no_end() {
         let more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>";
         assert_eq!(listed(more, None).map(|p| p.next), Ok(Some("t".into())));
