@@ -45,8 +45,7 @@ pub(crate) fn section(shape: &Shape, way: Way, rows: &[Row]) -> String {
     let ours = rows.first().and_then(|row| row.middle(|u| u.wall)).unwrap_or_default().as_secs_f64();
     let mut text = String::new();
     for row in rows {
-        let (Some(wall), Some(processor), Some(memory)) =
-            (row.middle(|u| u.wall), row.middle(|u| u.processor), row.middle(|u| u.memory))
+        let (Some(wall), Some(processor), Some(memory)) = (row.middle(|u| u.wall), row.middle(|u| u.processor), row.middle(|u| u.memory))
         else {
             continue;
         };

@@ -20,7 +20,7 @@ mod race;
 mod refusals;
 mod resumed;
 mod sample;
-mod staging;
 mod soak;
+mod staging;
 mod unconditional;
 mod weed;
