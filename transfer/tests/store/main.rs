@@ -23,6 +23,7 @@ mod refusals;
 mod resumed;
 mod sample;
 mod soak;
+mod staging;
 mod unconditional;
 mod web;
 mod weed;
