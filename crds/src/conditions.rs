@@ -17,6 +17,8 @@ pub mod job {
     pub const RUNNING: &str = "Running";
     /// The manifest of the winning attempt is committed.
     pub const RESULTS_STORED: &str = "ResultsStored";
+    /// Inputs and destination can be reached with the job's own credentials. Unknown until somebody has tried.
+    pub const STORAGE_READY: &str = "StorageReady";
     /// `spec.suspend` is obeyed.
     pub const SUSPENDED: &str = "Suspended";
 }

@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 )]
 #[x_kube(
     validation = Rule::new("!has(self.completions) && !has(self.parallelism)").message("completions and parallelism are not supported yet: apply one GpuJob for each run"),
-    validation = Rule::new("!has(self.checkpoints)").message("checkpoints is not supported yet: write what you need to resume under results.path"),
     validation = Rule::new("!has(self.onDemandAfter) || !has(self.markets) || self.markets.size() == 2").message("onDemandAfter says when to leave spot for on-demand: name both in markets, or leave markets out"),
     validation = Rule::new("!has(self.windows)").message("windows is not supported yet: use suspend to hold the job back"),
     validation = Rule::new("!has(self.fallback)").message("fallback is not supported yet"),
@@ -33,10 +32,14 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.gpu.container) || !has(self.template.spec) || self.template.spec.containers.exists(c, c.name == self.gpu.container)").message("gpu.container must be the name of one of template.spec.containers"),
     validation = Rule::new("!has(self.inputs) || self.inputs.all(i, self.inputs.exists_one(j, j.path == i.path))").message("each of inputs needs a path of its own"),
     validation = Rule::new("!has(self.inputs) || !has(self.results) || self.inputs.all(i, i.path != self.results.path)").message("results.path must not be the path of an input: the input would be delivered as a result"),
+    validation = Rule::new("!has(self.checkpoints) || !has(self.inputs) || self.inputs.all(i, i.path != self.checkpoints.path)").message("checkpoints.path must not be the path of an input"),
+    validation = Rule::new("!has(self.checkpoints) || !has(self.results) || self.results.path != self.checkpoints.path").message("checkpoints.path must not be results.path: checkpoints would be delivered as results"),
+    validation = Rule::new("!has(self.checkpoints) || has(self.checkpoints.to) || has(self.results)").message("checkpoints.to is needed where there are no results: write s3://bucket/prefix/"),
     validation = Rule::new("self.gpu == oldSelf.gpu").message("gpu is immutable: delete the GpuJob and apply it again"),
     validation = Rule::new("self.template == oldSelf.template || (has(oldSelf.suspend) && oldSelf.suspend)").message("template is immutable unless the GpuJob is suspended: delete it and apply it again"),
     validation = Rule::new("has(self.inputs) == has(oldSelf.inputs) && (!has(self.inputs) || self.inputs == oldSelf.inputs)").message("inputs is immutable: delete the GpuJob and apply it again"),
     validation = Rule::new("has(self.results) == has(oldSelf.results) && (!has(self.results) || self.results == oldSelf.results)").message("results is immutable: delete the GpuJob and apply it again"),
+    validation = Rule::new("has(self.checkpoints) == has(oldSelf.checkpoints) && (!has(self.checkpoints) || self.checkpoints == oldSelf.checkpoints)").message("checkpoints is immutable: delete the GpuJob and apply it again"),
     validation = Rule::new("has(self.storage) == has(oldSelf.storage) && (!has(self.storage) || self.storage == oldSelf.storage)").message("storage is immutable: delete the GpuJob and apply it again"),
     validation = Rule::new("(has(self.pools) == has(oldSelf.pools) && (!has(self.pools) || self.pools == oldSelf.pools)) || (has(oldSelf.suspend) && oldSelf.suspend)").message("pools is immutable unless the GpuJob is suspended"),
     validation = Rule::new("has(self.managedBy) == has(oldSelf.managedBy) && (!has(self.managedBy) || self.managedBy == oldSelf.managedBy)").message("managedBy is immutable"),
@@ -54,7 +57,7 @@ pub struct GpuJobSpec {
     /// What to deliver when the containers have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
-    /// A folder that survives interruptions. Not supported yet.
+    /// A folder that survives interruptions: saved while the program runs, restored before the next attempt starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoints: Option<Checkpoints>,
     /// How the pod reaches object storage.
@@ -154,15 +157,28 @@ pub struct Gpu {
 /// One thing to copy in.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.from.startsWith('https://') || has(self.checksum)").message("an input from https:// needs a checksum: sha256: and 64 hex digits, as sha256sum prints them"),
+    validation = Rule::new("!has(self.checksum) || !self.from.endsWith('/')").message("a checksum is of one object: from must not end with a slash"),
+)]
 pub struct Input {
-    /// An object (`s3://bucket/key`) or everything below a prefix (`s3://bucket/prefix/`).
+    /// An object (`s3://bucket/key`), everything below a prefix (`s3://bucket/prefix/`), the same with `gs://`, or a file of a web
+    /// server (`https://host/file`).
     #[schemars(length(max = 1100))]
-    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*$')").message("write s3://bucket/key for one object, or s3://bucket/prefix/ for all below it"))]
+    #[x_kube(validation = Rule::new("self.matches('^(s3|gs)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/.*$') || self.matches('^https://[^/?#@]+/.*[^/]$')").message("write s3://bucket/key for one object, s3://bucket/prefix/ for all below it, gs:// for Google Cloud, or https://host/file"))]
     pub from: String,
     /// The folder in every container where it appears. Absolute.
     #[schemars(length(max = 255))]
     #[x_kube(validation = Rule::new("self.matches('^/[^:]+$') && self != '/gpujob' && !self.startsWith('/gpujob/')").message("write an absolute folder such as /data; /gpujob is taken by the operator"))]
     pub path: String,
+    /// What the object must be: `sha256:` and 64 hex digits. Bytes that differ never reach the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')").message("write sha256: and 64 hex digits, as sha256sum prints them"))]
+    pub checksum: Option<String>,
+    /// Keep it on the node's disk for the next job there that asks for the same content. The job's namespace must admit hostPath volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<bool>,
 }
 
 /// What to deliver, and where.
@@ -175,7 +191,7 @@ pub struct Results {
     pub path: String,
     /// The destination: a prefix that ends with `/`. Files keep the names that the program gave them.
     #[schemars(length(max = 1100))]
-    #[x_kube(validation = Rule::new("self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(.*/)?$')").message("write s3://bucket/prefix/ with a slash at the end"))]
+    #[x_kube(validation = Rule::new("self.matches('^(s3|gs)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/(.*/)?$')").message("write s3://bucket/prefix/ (or gs://) with a slash at the end"))]
     pub to: String,
     /// A JSON file among the results, at most 2 KiB, that also appears in `status.summary`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +201,18 @@ pub struct Results {
     /// What to do when the destination holds results already. Default `Refuse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_existing: Option<OnExisting>,
+    /// Globs below `path`: only these files are delivered. `*` stays within a folder, `**` does not. Default: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]
+    pub include: Vec<String>,
+    /// Globs below `path`: files that are not delivered, though `include` names them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]
+    pub exclude: Vec<String>,
+    /// How long the results stay on the node, and delivery is tried again, when it fails for a reason that a person can mend. The
+    /// node is paid for meanwhile. Default 10m; at most `deliveryDeadlineSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_on_failure: Option<Seconds>,
 }
 
 /// What to do when the destination holds committed results.
@@ -199,7 +227,7 @@ pub enum OnExisting {
     Reuse,
 }
 
-/// A folder that is restored before the next attempt starts.
+/// A folder that is saved while the program runs, and restored before the next attempt starts. Each save is whole or not there.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoints {
@@ -207,9 +235,19 @@ pub struct Checkpoints {
     #[schemars(length(max = 255))]
     #[x_kube(validation = Rule::new("self.matches('^/[^:]+$') && self != '/gpujob' && !self.startsWith('/gpujob/')").message("write an absolute folder such as /data; /gpujob is taken by the operator"))]
     pub path: String,
-    /// How often it is saved.
+    /// Below which prefix they are kept, in `.gpujob/checkpoints/` and there in a folder for each job. Ends with `/`. Default:
+    /// `results.to`. They go when the results are delivered, or the GpuJob is deleted before; a failed job's stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1100))]
+    #[x_kube(validation = Rule::new("self.matches('^(s3|gs)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/(.*/)?$')").message("write s3://bucket/prefix/ (or gs://) with a slash at the end"))]
+    pub to: Option<String>,
+    /// How often it is saved, besides when the node is about to be taken away. Default 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Seconds>,
+    /// How many are kept. Default 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub keep: Option<i32>,
 }
 
 /// How object storage is reached.
@@ -219,6 +257,23 @@ pub struct Storage {
     /// Where the keys are. Without it the pod's own identity is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<SecretName>,
+    /// What the store checks uploads by. Default: the strongest that it honours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integrity: Option<Integrity>,
+}
+
+/// What the store checks uploads by.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Integrity {
+    /// CRC-64/NVME.
+    Crc64nvme,
+    /// SHA-256.
+    Sha256,
+    /// Content-MD5.
+    Md5,
+    /// Nothing: the store cannot check. Sizes are compared afterwards.
+    None,
 }
 
 /// A Secret of the job's namespace. Its keys are the SDKs' own names: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
@@ -319,6 +374,19 @@ impl GpuJobSpec {
     #[must_use]
     pub fn delivery_deadline(&self) -> i64 {
         self.delivery_deadline_seconds.unwrap_or(3600)
+    }
+
+    /// Seconds that results stay on the node while delivery fails for a reason that a person can mend.
+    #[must_use]
+    pub fn keep_on_failure(&self) -> i64 {
+        let asked = self.results.as_ref().and_then(|r| r.keep_on_failure).map_or(600, |s| s.0);
+        asked.min(self.delivery_deadline())
+    }
+
+    /// Whether anything of the job is read from or written to a store.
+    #[must_use]
+    pub fn moves_data(&self) -> bool {
+        !self.inputs.is_empty() || self.results.is_some() || self.checkpoints.is_some()
     }
 
     /// Whether this operator is in charge of the job.

@@ -13,7 +13,7 @@ pub struct GpuJobStatus {
     /// The generation of the spec that the rest speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Succeeded, Reconciling, Stalled, Assigned, Running, ResultsStored, Suspended.
+    /// Succeeded, Reconciling, Stalled, Assigned, StorageReady, Running, ResultsStored, Suspended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -97,7 +97,8 @@ pub struct Attempt {
     /// A sentence for people, with the last lines of the program's output when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// What became of its results in the store: `Committed`, `Discarded`, or absent when unknown.
+    /// What became of its results in the store: `Committed`, `Discarded`, `Released` (thrown away, and the destination given back),
+    /// `Unresolved`, `Unreleased`, or absent when unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<String>,
     /// When its outcome was recorded.

@@ -10,10 +10,13 @@ pub const JOB: &str = "gpujob.dev/job";
 pub const INDEX: &str = "gpujob.dev/index";
 /// Label of a pod: the attempt, from 1.
 pub const ATTEMPT: &str = "gpujob.dev/attempt";
-/// Label of a pod: `attempt`, `commit`, `discard` or `resolve`.
+/// Label of a pod: `attempt`, `check`, `commit`, `discard`, `release` or `resolve`.
 pub const ROLE: &str = "gpujob.dev/role";
 /// Annotation of an attempt's pod: when it was last asked to save a checkpoint and go on. Seen inside through the downward API.
 pub const CHECKPOINT: &str = "gpujob.dev/checkpoint";
+/// Annotation of an attempt's pod: when its node will be taken away. Seen inside like [`CHECKPOINT`]: a checkpoint that cannot be
+/// finished by then is not begun.
+pub const TAKEN_AT: &str = "gpujob.dev/taken-at";
 /// Label that says which program made an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`], and the prefix of our field managers.

@@ -7,11 +7,12 @@ use serde_json::{Map, Value, json};
 /// What a template's metadata may say. The rest of ObjectMeta is the API server's to write, and would only be pruned later.
 const METADATA: [&str; 6] = ["annotations", "creationTimestamp", "generateName", "labels", "name", "namespace"];
 
-/// The schema of a PodTemplateSpec. It differs from what `k8s-openapi` gives in four ways:
+/// The schema of a PodTemplateSpec. It differs from what `k8s-openapi` gives in five ways:
 ///
 /// - Every description is stripped: with them the CRD has 580 KB, and client-side apply can annotate 262,144 bytes.
 /// - Quantities are int-or-string, as a Pod takes them: `cpu: 1` is what people write.
 /// - Metadata has the fields that a template can use, and `creationTimestamp: null`, which older kubectls write.
+/// - No `ephemeralContainers`: they belong to running pods, and no template may have them.
 /// - `restartPolicy` and `nodeName` are checked here, and containers have a bound, so that CEL may walk them.
 ///
 /// # Panics
@@ -25,6 +26,9 @@ pub fn pod_template(generator: &mut SchemaGenerator) -> Schema {
                 name.insert("maxLength".into(), 63.into());
             }
         }
+    }
+    if let Some(Value::Object(fields)) = schema.pointer_mut("/properties/spec/properties") {
+        fields.shift_remove("ephemeralContainers");
     }
     trim(&mut schema);
     if let Some(Value::Object(fields)) = schema.pointer_mut("/properties/metadata/properties") {

@@ -9,8 +9,12 @@
 #[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; head and budget have none")]
 pub mod checkpoint;
 pub mod checksum;
+#[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]
+pub mod credentials;
 pub mod crew;
 pub mod epoch;
+#[cfg(test)]
+mod fuzz;
 pub mod manifest;
 pub mod plan;
 #[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use gpujob_transfer::progress::say;
 use gpujob_transfer::receipt::{Ended, Receipt, Role, Verdict};
-use gpujob_transfer::role::{self, Context, Fault, commit, discard, fetch, resolve, stage, supervise};
+use gpujob_transfer::role::{self, Context, Fault, check, commit, discard, fetch, resolve, stage, supervise};
 use gpujob_transfer::spec::{CONTAINERS_ENV, TERMINATION_LOG};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -37,6 +37,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look whether inputs, destination and store will do, before anything is bought; claims nothing, leaves nothing
+    Check {
+        /// Days that the job may take with its waiting: warn of bucket rules that abort uploads earlier
+        #[arg(long, default_value_t = 7)]
+        days: u32,
+    },
     /// Claim the destination and download the inputs (init container)
     Fetch,
     /// Wait for SIGTERM, then upload the results out of sight and seal them (sidecar, PID 1)
@@ -68,6 +74,9 @@ enum Command {
         /// Give up the destination as well, so that any job may claim it
         #[arg(long)]
         release: bool,
+        /// Remove the job's checkpoints
+        #[arg(long)]
+        forget: bool,
     },
     /// Say what became of the job's results: committed, rolled forward, or free
     Resolve,
@@ -90,6 +99,7 @@ fn main() -> ExitCode {
         end_when_told();
     }
     let code = match &arguments.role {
+        Command::Check { days } => answer(log, Role::Check, |context| check::run(context, *days)),
         Command::Fetch => answer(log, Role::Fetch, fetch::run),
         Command::Stage => match supervise::run(&["stage-worker".into(), "--termination-log".into(), path(log)]) {
             // The worker has left its own receipt.
@@ -105,7 +115,7 @@ fn main() -> ExitCode {
             let verdict = Verdict { attempt: context.spec.attempt, outcome, exit_code: *exit_code };
             commit::run(context, &commit::Order { verdict, log: kept.as_deref(), wait: Duration::from_secs(*wait) })
         }),
-        Command::Discard { release } => answer(log, Role::Discard, |context| discard::run(context, *release)),
+        Command::Discard { release, forget } => answer(log, Role::Discard, |context| discard::run(context, *release, *forget)),
         Command::Resolve => answer(log, Role::Resolve, resolve::run),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))

@@ -16,10 +16,14 @@ pub const STAGE: &str = "gpujob-transfer";
 pub enum Role {
     /// Runs the user's program.
     Attempt,
+    /// Looks at inputs and destination before the program can start.
+    Check,
     /// Makes a sealed attempt's results visible.
     Commit,
     /// Throws an attempt's staged results away.
     Discard,
+    /// The same for all that the job left, and gives its destination back.
+    Release,
     /// Asks the store what became of an attempt.
     Resolve,
 }
@@ -30,14 +34,16 @@ impl Role {
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Attempt => "attempt",
+            Role::Check => "check",
             Role::Commit => "commit",
             Role::Discard => "discard",
+            Role::Release => "release",
             Role::Resolve => "resolve",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Role::Attempt, Role::Commit, Role::Discard, Role::Resolve].into_iter().find(|r| r.as_str() == text)
+        [Role::Attempt, Role::Check, Role::Commit, Role::Discard, Role::Release, Role::Resolve].into_iter().find(|r| r.as_str() == text)
     }
 }
 
@@ -216,7 +222,7 @@ impl PodFact {
         self.over() || self.mains_ended() || (kept && self.mains.iter().all(|c| c.running.is_none()))
     }
 
-    /// How the one container of a commit, discard or resolve pod ended.
+    /// How the one container of a pod that speaks to the store ended.
     #[must_use]
     pub fn end(&self) -> Option<&End> {
         self.mains.first().and_then(|c| c.ended.as_ref())

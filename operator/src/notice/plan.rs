@@ -17,8 +17,8 @@ const FRESH: SignedDuration = SignedDuration::from_secs(60);
 pub(super) enum Action {
     /// Record on this GpuNode that its instance will be taken then.
     Record { node: String, instance: String, taken_at: Timestamp, code: String },
-    /// Tell this pod of an attempt to save a checkpoint.
-    Checkpoint { namespace: String, pod: String, uid: String, node: String },
+    /// Tell this pod of an attempt to save a checkpoint, and when its node goes if that is known.
+    Checkpoint { namespace: String, pod: String, uid: String, node: String, taken_at: Option<Timestamp> },
 }
 
 /// Everything that follows from what one source said.
@@ -43,40 +43,49 @@ pub(super) fn plan(world: &World, notices: &[Notice], now: Timestamp) -> Plan {
             }
             continue;
         };
+        // One that is leaving was told when that began.
         let mut actions = vec![];
-        if notice.kind == NoticeKind::Interruption && !node.is_leaving() {
-            actions.push(Action::Record {
+        if !node.is_leaving() {
+            let taken = notice.kind == NoticeKind::Interruption;
+            let taken_at = taken.then(|| notice.at.unwrap_or_else(|| now.saturating_add(USUAL).unwrap_or(now)));
+            // The pods first: the record has them deleted, and from then on their kubelet tells them nothing more.
+            actions.extend(checkpoints(world, node, now, taken_at));
+            actions.extend(taken_at.map(|taken_at| Action::Record {
                 node: node.name_any(),
                 instance: notice.instance.clone(),
-                taken_at: notice.at.unwrap_or_else(|| now.saturating_add(USUAL).unwrap_or(now)),
+                taken_at,
                 code: notice.code.clone(),
-            });
-        }
-        // One that is leaving was told when that began.
-        if !node.is_leaving() {
-            actions.extend(checkpoints(world, node, now));
+            }));
         }
         plan.wanted.insert(index, actions);
     }
     plan
 }
 
-fn checkpoints<'a>(world: &'a World, node: &'a gpujob_crds::GpuNode, now: Timestamp) -> impl Iterator<Item = Action> + 'a {
+fn checkpoints<'a>(
+    world: &'a World,
+    node: &'a gpujob_crds::GpuNode,
+    now: Timestamp,
+    taken_at: Option<Timestamp>,
+) -> impl Iterator<Item = Action> + 'a {
     let here = move |p: &&std::sync::Arc<k8s_openapi::api::core::v1::Pod>| {
         let label = |key| p.labels().get(key).map(String::as_str);
         node.reservations()
             .iter()
             .any(|r| Some(r.job_uid.as_str()) == label(names::JOB_UID) && Some(r.attempt.to_string().as_str()) == label(names::ATTEMPT))
     };
-    let fresh = move |p: &&std::sync::Arc<k8s_openapi::api::core::v1::Pod>| {
-        let asked = p.annotations().get(names::CHECKPOINT).and_then(|at| at.parse::<Timestamp>().ok());
-        asked.is_some_and(|at| now.duration_since(at) < FRESH)
+    let told = move |p: &&std::sync::Arc<k8s_openapi::api::core::v1::Pod>| {
+        let time = |key| p.annotations().get(key).and_then(|at| at.parse::<Timestamp>().ok());
+        let fresh = time(names::CHECKPOINT).is_some_and(|at| now.duration_since(at) < FRESH);
+        // That its node goes is news to one that has just been asked because it might.
+        fresh && (taken_at.is_none() || time(names::TAKEN_AT).is_some())
     };
-    world.pods.iter().filter(here).filter(move |p| !fresh(p)).map(|p| Action::Checkpoint {
+    world.pods.iter().filter(here).filter(move |p| !told(p)).map(move |p| Action::Checkpoint {
         namespace: p.namespace().unwrap_or_default(),
         pod: p.name_any(),
         uid: p.uid().unwrap_or_default(),
         node: node.name_any(),
+        taken_at,
     })
 }
 

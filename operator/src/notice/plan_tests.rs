@@ -56,8 +56,9 @@ fn record(taken: i64) -> Action {
     Action::Record { node: "gn".into(), instance: "i-1".into(), taken_at: at(taken), code: "marked-for-termination".into() }
 }
 
-fn checkpoint() -> Action {
-    Action::Checkpoint { namespace: "ns".into(), pod: "j-0-1".into(), uid: "pod-uid".into(), node: "gn".into() }
+fn checkpoint(taken: Option<i64>) -> Action {
+    let (namespace, pod, uid, node) = ("ns".into(), "j-0-1".into(), "pod-uid".into(), "gn".into());
+    Action::Checkpoint { namespace, pod, uid, node, taken_at: taken.map(at) }
 }
 
 fn planned(nodes: Vec<Arc<GpuNode>>, pods: Vec<Arc<Pod>>, notice: Notice) -> Option<Vec<Action>> {
@@ -67,7 +68,7 @@ fn planned(nodes: Vec<Arc<GpuNode>>, pods: Vec<Arc<Pod>>, notice: Notice) -> Opt
 #[test]
 fn an_interruption_is_recorded_and_its_pod_told() {
     let ours = notice("i-1", NoticeKind::Interruption);
-    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![pod(1, None)], ours.clone()), Some(vec![record(220), checkpoint()]));
+    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![pod(1, None)], ours.clone()), Some(vec![checkpoint(Some(220)), record(220)]));
     let says = Notice { at: Some(at(150)), ..ours };
     assert_eq!(
         planned(vec![node("gn", Some("i-1"))], vec![pod(2, None)], says),
@@ -79,9 +80,19 @@ fn an_interruption_is_recorded_and_its_pod_told() {
 #[test]
 fn a_rebalance_recommendation_ends_nothing() {
     let ours = || notice("i-1", NoticeKind::Rebalance);
-    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![pod(1, None)], ours()), Some(vec![checkpoint()]));
+    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![pod(1, None)], ours()), Some(vec![checkpoint(None)]));
     assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![pod(1, Some(41))], ours()), Some(vec![]), "asked a moment ago");
-    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![pod(1, Some(40))], ours()), Some(vec![checkpoint()]));
+    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![pod(1, Some(40))], ours()), Some(vec![checkpoint(None)]));
+}
+
+#[test]
+fn a_pod_that_was_asked_a_moment_ago_still_hears_when_its_node_goes() {
+    let ours = || notice("i-1", NoticeKind::Interruption);
+    let asked = pod(1, Some(90));
+    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![asked.clone()], ours()), Some(vec![checkpoint(Some(220)), record(220)]));
+    let mut told = (*asked).clone();
+    told.metadata.annotations.get_or_insert_default().insert(names::TAKEN_AT.into(), at(220).to_string());
+    assert_eq!(planned(vec![node("gn", Some("i-1"))], vec![Arc::new(told)], ours()), Some(vec![record(220)]));
 }
 
 #[test]

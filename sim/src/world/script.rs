@@ -72,6 +72,8 @@ pub struct Script {
     pub gpu: Duration,
     /// From a pod's binding to its first container: sandbox and images.
     pub pull: Duration,
+    /// How long looking at inputs and destination takes.
+    pub check: Duration,
     /// How long fetching inputs takes.
     pub fetch: Duration,
     /// How long staging results takes.
@@ -108,6 +110,7 @@ impl Default for Script {
             ready: Duration::from_secs(3),
             gpu: Duration::from_secs(15),
             pull: Duration::from_secs(5),
+            check: Duration::from_secs(1),
             fetch: Duration::from_secs(2),
             stage: Duration::from_secs(3),
             phase_lag: Duration::from_secs(2),

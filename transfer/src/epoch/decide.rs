@@ -93,10 +93,11 @@ fn vacant(me: &Actor, found: Option<&Epoch>, policy: Policy<'_>) -> Decision {
     Decision::Write(me.running(found))
 }
 
-/// Names are unique in a cluster: the same name under another uid is a job that was deleted.
+/// Names are unique in a cluster: the same name under another uid is a job that was deleted. And who says that a job is gone has
+/// looked in its own cluster: about another one's jobs neither name nor word proves anything.
 fn gone(me: &Actor, epoch: &Epoch, policy: Policy<'_>) -> bool {
-    let same_name = me.job.cluster == epoch.job.cluster && me.job.namespace == epoch.job.namespace && me.job.name == epoch.job.name;
-    same_name || policy.abandoned.contains(&epoch.job.uid)
+    let same_name = me.job.namespace == epoch.job.namespace && me.job.name == epoch.job.name;
+    me.job.cluster == epoch.job.cluster && (same_name || policy.abandoned.contains(&epoch.job.uid))
 }
 
 fn equal_job(me: &Actor, epoch: &Epoch) -> bool {
@@ -188,16 +189,18 @@ pub fn lose(nonce: &str, found: Option<&Epoch>, subject: &Epoch) -> Decision {
     }
 }
 
-/// `discard`: this attempt must never commit. With `release` the job gives up the destination as well.
+/// `discard`: this attempt must never commit. With `release` the job gives up the destination as well, whichever of its attempts up
+/// to this one holds it: this one may have ended before it claimed anything.
 pub fn revoke(me: &Actor, found: Option<&Epoch>, release: bool) -> Decision {
     let state = if release { State::Released } else { State::Revoked };
     match found {
-        Some(epoch) if me.owns(epoch) => match epoch.state {
+        Some(epoch) if me.owns(epoch) || (release && me.follows(epoch)) => match epoch.state {
             State::Committing => Decision::RollForward(epoch.clone()),
             State::Committed => committed(epoch),
             State::Released => Decision::Holds,
             State::Revoked if !release => Decision::Holds,
-            _ => Decision::Write(Epoch { plan: None, ..epoch.next(&me.nonce, state) }),
+            // Under this attempt's own name: one of its pods that nobody has told yet could claim over an earlier attempt's.
+            _ => Decision::Write(Epoch { attempt: me.attempt, pod_uid: me.pod_uid.clone(), plan: None, ..epoch.next(&me.nonce, state) }),
         },
         // Nobody's, another job's, or another attempt's: this attempt cannot commit any more, and theirs is not touched.
         _ => Decision::Holds,

@@ -112,6 +112,10 @@ fn a_deleted_job_of_the_same_name_is_gone_in_the_same_cluster_only() {
     let mut elsewhere = at(&before, State::Running);
     elsewhere.job.cluster = "another cluster".into();
     assert_eq!(word(&claim(&me(1), Some(&elsewhere), p)), "in use");
+    // Nor is it by the operator's word: it has looked in its own cluster.
+    let gone = ["older".to_string()];
+    assert_eq!(word(&claim(&me(1), Some(&elsewhere), Policy { abandoned: &gone, ..p })), "in use");
+    assert_eq!(word(&resolve(&me(1), Some(&elsewhere), Policy { abandoned: &gone, ..p })), "in use");
 }
 
 #[test]
@@ -184,6 +188,21 @@ fn discard_touches_only_its_own_attempt_and_never_past_the_point_of_no_return() 
     let free = "write Released 1";
     assert_eq!(row(|s| revoke(&me(1), Some(&at(&me(1), s)), true)), [free, free, "rollforward", "committed", free, "holds"]);
     assert!(row(|s| revoke(&me(1), Some(&at(&me(2), s)), true)).iter().all(|w| w == "holds"));
+    assert!(row(|s| revoke(&me(2), Some(&at(&me(1), s)), false)).iter().all(|w| w == "holds"));
+    assert!(row(|s| revoke(&me(9), Some(&at(&actor("foreign", 1, "p"), s)), true)).iter().all(|w| w == "holds"));
+}
+
+#[test]
+fn a_job_gives_up_what_an_earlier_attempt_of_it_holds_and_none_of_its_attempts_gets_it_back() {
+    let free = "write Released 2";
+    assert_eq!(row(|s| revoke(&me(2), Some(&at(&me(1), s)), true)), [free, free, "rollforward", "committed", free, "holds"]);
+    let Decision::Write(released) = revoke(&me(2), Some(&at(&me(1), State::Sealed)), true) else { panic!("it is written") };
+    assert_eq!((released.pod_uid.as_str(), released.plan.as_ref()), ("pod2", None));
+    let p = policy(OnExisting::Refuse, false);
+    for late in [me(1), me(2)] {
+        assert_eq!(word(&claim(&late, Some(&released), p)), "revoked");
+    }
+    assert_eq!(word(&claim(&actor("foreign", 1, "p"), Some(&released), p)), "write Running 1");
 }
 
 #[test]

@@ -9,17 +9,23 @@ use crate::spec::{FOLDERS_ENV, Integrity, POD_DIR, POD_UID_ENV, SPEC_ENV, STATE_
 use crate::store::location::Location;
 use crate::store::{self, ObjectStore};
 
+pub mod check;
 pub mod commit;
 pub mod destination;
 pub mod discard;
 mod download;
 mod fault;
 pub mod fetch;
+mod globs;
+mod inputs;
 mod keep;
+mod ledger;
+mod pack;
 pub mod resolve;
 mod resume;
 mod roll;
 pub mod stage;
+mod stream;
 pub mod supervise;
 mod sweep;
 mod unconditional;

@@ -7,8 +7,10 @@ use crate::spec::Integrity;
 
 pub mod conditional;
 mod error;
+pub mod gcs;
 pub mod location;
 pub mod s3;
+mod wire;
 
 pub use error::{Class, StoreError};
 use location::{Location, Scheme};
@@ -72,6 +74,28 @@ pub trait ObjectStore: Send + Sync {
     /// A version that no object has.
     fn no_version(&self) -> String;
 
+    /// Bytes `from` to (not with) `to` of an object: all of them, or an error.
+    fn read_range(&self, key: &str, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
+        let (mut at, mut bytes) = (0u64, Vec::new());
+        let done = self.get(key, &mut |piece| {
+            let (first, last) = (from.clamp(at, at + piece.len() as u64), to.clamp(at, at + piece.len() as u64));
+            bytes.extend_from_slice(&piece[(first - at) as usize..(last - at) as usize]);
+            at += piece.len() as u64;
+            if at >= to { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match done {
+            Err(e) if e.class != Class::Stopped => Err(e),
+            _ if bytes.len() as u64 == to - from => Ok(bytes),
+            _ => Err(StoreError {
+                class: Class::Refused,
+                request: format!("GET {}", self.name(key)),
+                status: 0,
+                code: String::new(),
+                detail: format!("it has no bytes {from} to {to}"),
+            }),
+        }
+    }
+
     /// Writes an object, checked by [`ObjectStore::integrity`]. Returns its version.
     fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError>;
 
@@ -103,6 +127,12 @@ pub trait ObjectStore: Send + Sync {
 
     /// Removes an object. One that does not exist is fine.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// After how many days the bucket's own rules abort uploads below `prefix` that were not completed; `None` when no rule does,
+    /// or the store does not say.
+    fn abort_days(&self, _prefix: &str) -> Result<Option<u32>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// The store of a place, with the credentials that the environment names. Connects to nothing.
@@ -118,14 +148,23 @@ pub fn open(
 ) -> Result<Box<dyn ObjectStore>, StoreError> {
     match place.scheme {
         Scheme::S3 => Ok(Box::new(s3::S3::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
-        Scheme::Gs => Err(StoreError {
-            class: Class::NotImplemented,
-            request: format!("gs://{}", place.bucket),
-            status: 0,
-            code: String::new(),
-            detail: "not supported yet".into(),
-        }),
+        Scheme::Gs => Ok(Box::new(gcs::Gcs::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
     }
+}
+
+/// What begins the name of every object that lives only while a store is being asked something, below a destination's folder.
+pub const PROBES: &str = ".gpujob/check-";
+
+/// A new key for such an object, below `folder` (empty or with a slash at its end). Its name has the time in it, so that what a
+/// killed process has left can be told from what is in use.
+pub fn probe_key(folder: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format!("{folder}{PROBES}{now}-{}", crate::checksum::nonce())
+}
+
+/// When the probe of that name (without its folder) was made, in seconds since 1970.
+pub fn probe_time(name: &str) -> Option<u64> {
+    name.strip_prefix(PROBES)?.split_once('-')?.0.parse().ok()
 }
 
 /// Reads a small object whole.

@@ -4,10 +4,14 @@
 mod apart;
 mod attempt;
 mod checkpoints;
+mod checks;
 mod contract;
 mod crashes;
 mod double;
+mod elsewhere;
+mod emulator;
 mod gate;
+mod gcs;
 mod kept;
 mod owners;
 mod paths;

@@ -127,6 +127,21 @@ fn two_jobs_one_destination() {
     assert_eq!(third.run(&["fetch"]).says(), (0, "Done"));
 }
 
+#[test]
+fn a_destination_that_is_given_up_holds_nothing_of_any_attempt() {
+    let bucket = weed().bucket("given-up");
+    let first = Attempt::new("gives-up", 1, &bucket);
+    first.write("a.txt", b"one");
+    first.seal();
+    // The second attempt ended before it had claimed anything: what is there is the first one's.
+    let second = Attempt::new("gives-up", 2, &bucket);
+    assert_eq!(second.run(&["discard", "--release"]).says(), (0, "Discarded"));
+    assert_eq!(objects(&bucket, "out/.gpujob/staging/").len(), 0);
+    assert_eq!(second.run(&["fetch"]).says(), (2, "Revoked"), "given up for good");
+    assert_eq!(first.commit().says(), (2, "Revoked"));
+    assert_eq!(Attempt::new("another", 1, &bucket).run(&["fetch"]).says(), (0, "Done"));
+}
+
 impl Attempt {
     /// The exit code of a sidecar that is asked to end at once.
     fn stage_code(&self) -> i32 {

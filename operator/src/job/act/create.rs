@@ -20,14 +20,15 @@ const LOG_BYTES: usize = 256 * 1024;
 async fn live(ctx: &Ctx, world: &JobWorld) -> Result<Option<GpuJob>, Error> {
     let api: Api<GpuJob> = Api::namespaced(ctx.client.clone(), &world.job.namespace().unwrap_or_default());
     let job = within(api.get_opt(&world.job.name_any())).await.map_err(during("reading the job"))?;
-    Ok(job.filter(|j| j.metadata.uid.as_deref() == Some(world.uid()) && j.metadata.deletion_timestamp.is_none()))
+    Ok(job.filter(|j| j.metadata.uid.as_deref() == Some(world.uid())))
 }
 
 /// Makes the attempt's pod, unless a look at the API server shows that the plan was made on an old view.
 pub(super) async fn attempt_pod(ctx: &Ctx, world: &JobWorld, target: &Target) -> Result<(), Error> {
     let Some(job) = live(ctx, world).await? else { return Ok(()) };
     let status = job.status.clone().unwrap_or_default();
-    if ended(&status) || last_ended(&status) >= target.attempt || job.spec.suspend == Some(true) {
+    let stopped = job.metadata.deletion_timestamp.is_some() || job.spec.suspend == Some(true);
+    if ended(&status) || last_ended(&status) >= target.attempt || stopped {
         return Ok(());
     }
     create(ctx, world, attempt::build(&job, target, &image(ctx))?).await
@@ -36,6 +37,10 @@ pub(super) async fn attempt_pod(ctx: &Ctx, world: &JobWorld, target: &Target) ->
 /// Makes a pod that speaks to the store.
 pub(super) async fn storage_pod(ctx: &Ctx, world: &JobWorld, target: &Target, task: storage::Task, pod_uid: &str) -> Result<(), Error> {
     let Some(job) = live(ctx, world).await? else { return Ok(()) };
+    // Only giving the destination back is still worth a pod then.
+    if job.metadata.deletion_timestamp.is_some() && !matches!(task, storage::Task::Release { .. }) {
+        return Ok(());
+    }
     create(ctx, world, storage::build(&job, target, &image(ctx), task, pod_uid)).await
 }
 

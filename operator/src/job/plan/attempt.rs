@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::outcome::{Exit, Seen, look};
-use super::{Action, delivery, ending};
+use super::{Action, delivery, ending, preflight};
 use crate::job::facts::{PodFact, Role};
 use crate::job::next::NOTICED;
 use gpujob_crds::job_status::{Attempt, Outcome};
@@ -66,18 +66,19 @@ fn without_pod(d: &mut Draft<'_>, a: &Attempt) {
         let reason = if node.is_some_and(|n| n.interrupted.is_some()) { NOTICED } else { "NodeLost" };
         return give_back(d, a, |d| ending::interrupt(d, reason, "Its node is gone, or on its way out, before the pod was made."));
     };
+    // Both on record first: the finalizer holds the job, the attempt says whose pod it is.
+    let recorded = held(d) && crate::job::observe::open(&d.recorded).is_some_and(|r| r.number == a.number && r.node == a.node);
     if !node.registered {
         d.why =
             if node.message.is_empty() { format!("{} is being launched.", node.name) } else { format!("{}: {}", node.name, node.message) };
-        return;
+        return preflight::run(d, a, recorded);
     }
     if let Some(pod) = predecessor(d, a) {
         d.why = format!("{} has joined; it waits for pod {} of the attempt before to end.", node.name, pod.name);
         return;
     }
     d.why = format!("{} has joined; the pod is being made.", node.name);
-    // Both on record first: the finalizer holds the job, the attempt says whose pod it is.
-    if held(d) && crate::job::observe::open(&d.recorded).is_some_and(|r| r.number == a.number && r.node == a.node) {
+    if recorded {
         let target = d.target(a);
         d.act(Action::CreateAttemptPod(target));
     }

@@ -2,8 +2,8 @@
 //!
 //! All of it looks at the *recorded* status only, each property by itself: whatever a crash left half done is found again.
 
-use super::Action;
 use super::draft::{Draft, between, later};
+use super::{Action, preflight, release};
 use crate::job::facts::{NodeFact, PodFact, Role};
 use crate::job::next::{ended, unsettled};
 use crate::job::observe::{last_ended, open};
@@ -23,7 +23,7 @@ const SHORT: u32 = 10;
 const STUBBORN: i64 = 120;
 
 pub(super) fn run(d: &mut Draft<'_>) {
-    release(d);
+    give_back(d);
     delete_pods(d);
     pod_finalizers(d);
     job_finalizer(d);
@@ -34,7 +34,7 @@ fn over(d: &Draft<'_>, attempt: i32) -> bool {
     attempt <= last_ended(&d.recorded) || (ended(&d.recorded) && open(&d.recorded).is_none())
 }
 
-fn release(d: &mut Draft<'_>) {
+fn give_back(d: &mut Draft<'_>) {
     let world = d.world;
     for node in &world.nodes {
         let remaining: Vec<Reservation> = node.reservations.iter().filter(|r| keep(d, node, r)).cloned().collect();
@@ -69,12 +69,15 @@ fn keep(d: &mut Draft<'_>, node: &NodeFact, r: &Reservation) -> bool {
 fn delete_pods(d: &mut Draft<'_>) {
     let world = d.world;
     let last = d.recorded.attempts.last().cloned();
+    let owed = release::owed(d);
     for pod in world.pods.iter().filter(|p| p.deleting.is_none() && !p.over()) {
         let grace = match pod.role {
             Role::Attempt if !over(d, pod.attempt) => continue,
             Role::Attempt => attempt_grace(d, pod),
             // A commit belongs to an open attempt; the others to the last one until its storage is known.
             Role::Commit if !over(d, pod.attempt) => continue,
+            Role::Check if preflight::wanted(d, pod) => continue,
+            Role::Release if owed || (!over(d, pod.attempt) && !world.deleting()) => continue,
             Role::Discard | Role::Resolve
                 if !ended(&d.recorded)
                     && !world.deleting()
@@ -83,7 +86,7 @@ fn delete_pods(d: &mut Draft<'_>) {
             {
                 continue;
             }
-            Role::Commit | Role::Discard | Role::Resolve => {
+            Role::Check | Role::Commit | Role::Discard | Role::Release | Role::Resolve => {
                 // It has told its end to us already, or will to nobody.
                 SHORT
             }
@@ -120,7 +123,8 @@ fn job_finalizer(d: &mut Draft<'_>) {
     let ours = world.job.finalizers().iter().any(|f| f == names::JOB_FINALIZER);
     let done = (ended(&d.recorded) || world.deleting() || world.draining) && open(&d.recorded).is_none();
     let reserved = world.nodes.iter().any(|n| n.reservations.iter().any(|r| r.job_uid == world.uid()));
-    if ours && done && !reserved && !world.pods.iter().any(PodFact::held) {
+    let owed = world.deleting() && release::owed(d);
+    if ours && done && !reserved && !owed && !world.pods.iter().any(PodFact::held) {
         d.act(Action::RemoveJobFinalizer);
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn run(d: &mut Draft<'_>) {
     d.status.state = Some(word.into());
     let mut wanted = if ended(&d.status) { after(d) } else { during(d, word) };
     wanted.extend(stored(d));
+    wanted.extend(storage(d));
     wanted.extend(suspended(d));
     let now = d.now;
     for w in &wanted {
@@ -88,6 +89,14 @@ fn stored(d: &Draft<'_>) -> Option<Wanted> {
         None if ended(&d.status) => want(types::RESULTS_STORED, false, "NotDelivered", ""),
         None => want(types::RESULTS_STORED, false, "Pending", ""),
     })
+}
+
+/// Nothing starts before its inputs are there and its destination is claimed.
+fn storage(d: &Draft<'_>) -> Option<Wanted> {
+    let known = find(&d.status.conditions, types::STORAGE_READY).is_some_and(|c| c.status != "Unknown");
+    let started = d.status.attempts.last().is_some_and(|a| a.start_time.is_some());
+    (d.world.job.spec.moves_data() && started && !known)
+        .then(|| want(types::STORAGE_READY, true, "Reached", "The inputs were fetched, and the destination is claimed."))
 }
 
 fn suspended(d: &Draft<'_>) -> Option<Wanted> {

@@ -3,7 +3,7 @@
 use super::attempt::DEADLINE;
 use super::draft::Draft;
 use super::outcome::{Seen, look};
-use super::{Action, ending};
+use super::{Action, ending, release};
 use crate::job::facts::Role;
 use gpujob_crds::job_status::Outcome;
 use gpujob_crds::names;
@@ -64,7 +64,7 @@ pub(super) fn time_to_live(d: &mut Draft<'_>) {
     let job = &d.world.job;
     let (Some(ttl), Some(end)) = (job.spec.ttl_seconds_after_finished, d.status.completion_time.clone()) else { return };
     let free = !job.finalizers().iter().any(|f| f == names::JOB_FINALIZER);
-    if d.due(end.0, i64::from(ttl)) && free && !d.world.deleting() {
+    if d.due(end.0, i64::from(ttl)) && free && !release::owed(d) && !d.world.deleting() {
         d.act(Action::DeleteJob);
     }
 }

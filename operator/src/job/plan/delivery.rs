@@ -4,8 +4,8 @@
 
 use super::attempt::DEADLINE;
 use super::draft::{Draft, later};
-use super::outcome::is_committed;
-use super::{Action, ending};
+use super::outcome::{is_committed, sentence};
+use super::{Action, ending, release};
 use crate::job::facts::{PodFact, Role};
 use crate::job::pod::storage::Task;
 use gpujob_crds::job_status::{Attempt, Outcome};
@@ -61,6 +61,13 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
     }
     let staged = pod.and_then(|p| p.stage.as_ref());
     let sealed = staged.and_then(|c| c.receipt()).is_some_and(|r| r.outcome == Answer::Sealed);
+    let exit = a.exit_time.as_ref().map_or(d.now, |t| t.0);
+    let sealed_at = staged.filter(|_| sealed).map(|c| c.ended.as_ref().and_then(|e| e.at).unwrap_or(exit));
+    let limit = d.world.job.spec.delivery_deadline() + if sealed { SEALED_BONUS } else { 0 };
+    // From here on what the commit says is no answer: it was told to give up, or has passed the point of no return.
+    if d.due(exit, limit) {
+        return release::instead_of_delivery(d, a, later(exit, limit));
+    }
     if let Some(end) = staged.and_then(|c| c.ended.as_ref()).filter(|_| !sealed) {
         match end.receipt() {
             Some(r) if r.outcome == Answer::Revoked => return lost(d, task, &r.reason, &r.message),
@@ -75,35 +82,51 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
         match r.outcome {
             Answer::Revoked => return lost(d, task, &r.reason, &r.message),
             _ if r.reason == reason::STAGED_FILE_LOST => return lost(d, task, &r.reason, &r.message),
-            _ if !r.retryable => return unable(d, task, r),
+            _ if !r.retryable && !kept(d, a, sealed_at, exit, r) => return unable(d, task, r),
+            _ if !r.retryable => {}
             _ => d.why = format!("Delivery is tried again: {}", r.message),
         }
     }
-    let exit = a.exit_time.as_ref().map_or(d.now, |t| t.0);
     if let (false, Some(since)) = (sealed, gone_since(d, a, pod, exit))
         && d.due(since, UNSEALED)
     {
         return lost(d, task, "NodeLost", "Its node went before it had sealed its results.");
-    }
-    let limit = d.world.job.spec.delivery_deadline();
-    if d.due(exit, if sealed { limit + SEALED_BONUS } else { limit }) {
-        let message = format!(
-            "The results were not delivered within deliveryDeadlineSeconds ({limit}). What was staged is under .gpujob/staging at the destination."
-        );
-        return ending::fail(d, "DeliveryDeadlineExceeded", &message);
     }
     let target = d.target(a);
     let (Some(pod_uid), None) = (&a.pod_uid, committer) else {
         if let Some(p) = committer {
             retry(d, p);
             // Not started in all this time: its node is full or gone, or its image is not to be had there.
-            if p.phase == "Pending" && p.deleting.is_none() && d.due(p.created.unwrap_or(exit), UNSTARTED) {
+            if p.phase == "Pending" && !p.over() && p.deleting.is_none() && d.due(p.created.unwrap_or(exit), UNSTARTED) {
                 d.act(Action::DeletePod { name: p.name.clone(), uid: p.uid.clone(), grace: Some(0) });
             }
         }
         return;
     };
     d.act(Action::CreateStoragePod { target, task, pod_uid: pod_uid.clone() });
+}
+
+/// Whether what failed is worth waiting for, because a person can mend it and nothing is lost yet. Unsealed results are on the node with
+/// a sidecar that tries again and says itself when `keepOnFailure` is over; sealed ones are staged, and kept for as long from then on.
+fn kept(d: &mut Draft<'_>, a: &Attempt, sealed: Option<Timestamp>, exit: Timestamp, r: &Receipt) -> bool {
+    const MENDABLE: [&str; 6] =
+        [reason::INVALID_CREDENTIALS, reason::ACCESS_DENIED, reason::BUCKET_NOT_FOUND, "WrongRegion", "StoreRefused", "ObjectNotFound"];
+    let (keep, said) = (d.world.job.spec.keep_on_failure(), sentence(&r.message));
+    if !MENDABLE.contains(&r.reason.as_str()) || sealed.is_some_and(|at| d.due(at, keep)) {
+        return false;
+    }
+    let until = later(sealed.unwrap_or(exit), keep);
+    d.why = match (sealed, &a.node) {
+        (None, Some(node)) => {
+            format!(
+                "{said} The results are on {node} and kept there while it may be mended, at least until {until}: then they are delivered."
+            )
+        }
+        _ => {
+            format!("{said} The results are staged at the destination and kept until {until}: mend it before then, and they are delivered.")
+        }
+    };
+    true
 }
 
 /// Since when nothing is left that could still seal the results: the pod, or the node under it.

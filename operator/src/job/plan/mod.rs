@@ -12,6 +12,8 @@ mod delivery;
 mod draft;
 mod ending;
 mod outcome;
+mod preflight;
+mod release;
 mod settle;
 
 use super::next;
@@ -43,7 +45,7 @@ pub enum Action {
         target: Target,
         /// What to do.
         task: Task,
-        /// The attempt's pod.
+        /// The attempt's pod; empty when there is none yet.
         pod_uid: String,
     },
     /// Delete a pod.
@@ -100,12 +102,14 @@ pub fn plan(world: &JobWorld, now: Timestamp) -> Plan {
     }
     cleanup::run(&mut d);
     if next::ended(&d.recorded) {
+        release::run(&mut d);
         conditions::settled(&mut d);
         deadlines::time_to_live(&mut d);
         return d.finish();
     }
     if world.deleting() {
         attempt::stop_for_deletion(&mut d);
+        release::run(&mut d);
     } else {
         deadlines::run(&mut d);
         if !next::ended(&d.status) {

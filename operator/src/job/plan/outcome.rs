@@ -62,7 +62,7 @@ pub(super) fn look(pod: &PodFact, node: Option<&NodeFact>) -> Seen {
     }
     if pod.phase == "Failed" || pod.phase == "Succeeded" {
         let reason = pod.reason.clone().unwrap_or_else(|| "PodFailed".into());
-        return interrupted(&reason, &sentence(&pod.message, "The pod ended without its program having run."));
+        return interrupted(&reason, &text_or(&pod.message, "The pod ended without its program having run."));
     }
     if let Some(since) = pod.mains.iter().filter_map(|c| c.running.or(c.ended.as_ref().and_then(|e| e.started))).min() {
         return Seen::Running(since);
@@ -100,7 +100,7 @@ fn disruption(pod: &PodFact, node: Option<&NodeFact>) -> Option<Disruption> {
         add("PodDeleted", "Somebody deleted the pod.".into(), Some(at));
     }
     if let Some(reason) = pod.reason.as_deref().filter(|r| ["Evicted", "NodeLost", "Terminated", "Shutdown", "Preempting"].contains(r)) {
-        add(reason, sentence(&pod.message, "The node gave the pod up."), None);
+        add(reason, text_or(&pod.message, "The node gave the pod up."), None);
     }
     // The earliest decides; one without a time may be the earliest of all.
     all.into_iter().min_by_key(|d| d.2.unwrap_or(Timestamp::MIN))
@@ -168,7 +168,7 @@ fn waiting(pod: &PodFact) -> Seen {
         ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"];
     for c in all {
         if let Some((reason, message)) = c.waiting.as_ref().filter(|(reason, _)| HUNG.contains(&reason.as_str())) {
-            return Seen::Hung { reason: reason.clone(), message: format!("Container {}: {}", c.name, sentence(message, reason)) };
+            return Seen::Hung { reason: reason.clone(), message: format!("Container {}: {}", c.name, text_or(message, reason)) };
         }
     }
     if pod.fetch.as_ref().is_some_and(|c| c.running.is_some()) {
@@ -181,6 +181,12 @@ fn interrupted(reason: &str, message: &str) -> Seen {
     Seen::Interrupted { reason: reason.into(), message: message.into() }
 }
 
-fn sentence(text: &str, otherwise: &str) -> String {
+fn text_or(text: &str, otherwise: &str) -> String {
     if text.is_empty() { otherwise.to_owned() } else { text.to_owned() }
+}
+
+/// With a full stop at its end, so that another sentence may follow.
+pub(super) fn sentence(text: &str) -> String {
+    let text = text.trim();
+    if text.is_empty() || text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
 }

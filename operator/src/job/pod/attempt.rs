@@ -1,5 +1,6 @@
 //! The pod of an attempt: the user's template on the attempt's node, with inputs before and results after.
 
+use super::folders::{self, Folder, Holds};
 use super::mover::{self, PodUid, User, mount};
 use super::{Image, PodError, TEMPLATE_HASH, Target, metadata, template_hash};
 use crate::job::facts::{FETCH, Role, STAGE};
@@ -8,7 +9,6 @@ use gpujob_transfer::spec::CONTAINERS_ENV;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec, Toleration, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-const RESULTS: &str = "gpujob-results";
 /// Seconds that the pod outlives contact with its node: a spot node that is silent is most likely gone.
 const SILENT_NODE: i64 = 30;
 /// The kubelet's own default grace.
@@ -21,9 +21,9 @@ const DEFAULT_GRACE: i64 = 30;
 pub fn build(job: &GpuJob, target: &Target, image: &Image) -> Result<Pod, PodError> {
     let template = job.spec.template.clone();
     let mut spec = template.spec.unwrap_or_default();
-    let folders = folders(job)?;
+    let folders = folders::of(job)?;
     check_names(&spec)?;
-    check_paths(&spec, &folders)?;
+    folders::check(&spec, &folders)?;
     give_gpus(job, &mut spec, &target.resource_name)?;
 
     for c in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
@@ -44,53 +44,23 @@ pub fn build(job: &GpuJob, target: &Target, image: &Image) -> Result<Pod, PodErr
     if !folders.is_empty() {
         volumes.extend(mover::volumes());
     }
+    if folders.iter().any(|f| f.holds != Holds::Inputs) {
+        volumes.push(mover::told().0);
+    }
+    if caches(job) {
+        volumes.push(mover::cache().0);
+    }
     place(&mut spec, &target.node);
     spec.restart_policy = Some("Never".into());
     let grace = spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE);
-    let delivery = if job.spec.results.is_some() { job.spec.delivery_deadline() } else { 0 };
+    let saves = job.spec.results.is_some() || job.spec.checkpoints.is_some();
+    let delivery = if saves { job.spec.delivery_deadline() } else { 0 };
     spec.termination_grace_period_seconds = Some(grace + delivery);
 
     let mut meta = metadata(job, target, Role::Attempt, template.metadata);
     meta.finalizers = Some(vec![names::POD_FINALIZER.into()]);
     meta.labels.get_or_insert_default().insert(TEMPLATE_HASH.into(), template_hash(job));
     Ok(Pod { metadata: meta, spec: Some(spec), status: None })
-}
-
-/// A folder that our containers share with the user's.
-struct Folder {
-    volume: String,
-    path: String,
-    input: bool,
-}
-
-/// Inputs of one path share a volume; results have their own, or inputs would be delivered as results.
-fn folders(job: &GpuJob) -> Result<Vec<Folder>, PodError> {
-    let mut all: Vec<Folder> = vec![];
-    for (i, input) in job.spec.inputs.iter().enumerate() {
-        if !all.iter().any(|f| same(&f.path, &input.path)) {
-            all.push(Folder { volume: format!("gpujob-input-{i}"), path: input.path.clone(), input: true });
-        }
-    }
-    if let Some(results) = &job.spec.results {
-        if all.iter().any(|f| same(&f.path, &results.path)) {
-            return Err(taken(&results.path, "results", "inputs"));
-        }
-        all.push(Folder { volume: RESULTS.into(), path: results.path.clone(), input: false });
-    }
-    for f in &all {
-        if same(&f.path, "/gpujob") || f.path.starts_with("/gpujob/") {
-            return Err(taken(&f.path, if f.input { "inputs" } else { "results" }, "the operator"));
-        }
-    }
-    Ok(all)
-}
-
-fn same(a: &str, b: &str) -> bool {
-    a.trim_end_matches('/') == b.trim_end_matches('/')
-}
-
-fn taken(path: &str, one: &str, other: &str) -> PodError {
-    PodError::PathTaken { path: path.into(), one: one.into(), other: other.into() }
 }
 
 fn check_names(spec: &PodSpec) -> Result<(), PodError> {
@@ -100,18 +70,6 @@ fn check_names(spec: &PodSpec) -> Result<(), PodError> {
         Some((kind, name)) => Err(PodError::NameTaken { kind, name: name.clone() }),
         None => Ok(()),
     }
-}
-
-fn check_paths(spec: &PodSpec, folders: &[Folder]) -> Result<(), PodError> {
-    for c in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
-        for m in c.volume_mounts.iter().flatten() {
-            if let Some(f) = folders.iter().find(|f| same(&f.path, &m.mount_path)) {
-                let one = if f.input { "inputs" } else { "results" };
-                return Err(taken(&f.path, one, &format!("container {}'s volume {}", c.name, m.name)));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn give_gpus(job: &GpuJob, spec: &mut PodSpec, resource: &str) -> Result<(), PodError> {
@@ -141,8 +99,13 @@ fn with_ours(job: &GpuJob, target: &Target, image: &Image, spec: &PodSpec, folde
         return theirs;
     }
     let user = user(job, spec);
-    let inputs: Vec<VolumeMount> = folders.iter().filter(|f| f.input).map(|f| mount(&f.volume, &f.path)).collect();
-    let outputs: Vec<VolumeMount> = folders.iter().filter(|f| !f.input).map(|f| mount(&f.volume, &f.path)).collect();
+    let mounts =
+        |not: Holds| -> Vec<VolumeMount> { folders.iter().filter(|f| f.holds != not).map(|f| mount(&f.volume, &f.path)).collect() };
+    // Checkpoints are restored by the one and saved by the other.
+    let (mut inputs, mut outputs) = (mounts(Holds::Results), mounts(Holds::Inputs));
+    if caches(job) {
+        inputs.push(mover::cache().1);
+    }
     let make = |name, arg, mounts: Vec<VolumeMount>, restart: Option<&str>| {
         let mut c = mover::container(job, target, image, name, &[arg], PodUid::Own, user);
         c.volume_mounts.get_or_insert_default().extend(mounts);
@@ -151,6 +114,7 @@ fn with_ours(job: &GpuJob, target: &Target, image: &Image, spec: &PodSpec, folde
     };
     let mut ours = vec![make(FETCH, "fetch", inputs, None)];
     if !outputs.is_empty() {
+        outputs.push(mover::told().1);
         ours.push(make(STAGE, "stage", outputs, Some("Always")));
     }
     // Kubernetes shares 12 KiB of termination messages among all containers: a receipt must know with how many.
@@ -160,6 +124,11 @@ fn with_ours(job: &GpuJob, target: &Target, image: &Image, spec: &PodSpec, folde
     }
     ours.extend(theirs);
     ours
+}
+
+/// Whether an input is to be kept for the node's next job.
+fn caches(job: &GpuJob) -> bool {
+    job.spec.inputs.iter().any(|i| i.cache == Some(true))
 }
 
 /// The user that the GPU container runs as, so that files are readable both ways.

@@ -1,10 +1,12 @@
 //! Pods of a job, built by pure functions out of a freshly read GpuJob.
 //!
 //! - [`attempt`]: the user's template, our init container and sidecar, the node, the GPUs.
-//! - [`storage`]: the short CPU pods that commit, discard or resolve an attempt's results.
-//! - [`mover`]: the container of gpujob-transfer that all of them carry, and what it is told.
+//! - [`storage`]: the short CPU pods that speak to the store: before an attempt's program runs, and after.
+//! - [`mover`]: the container of gpujob-transfer that all of them carry, and [`ask`] what it is asked to do.
 
+pub mod ask;
 pub mod attempt;
+mod folders;
 pub mod mover;
 pub mod storage;
 

@@ -1,18 +1,24 @@
-//! The gpujob-transfer container: environment, rights, and what it is asked to do.
+//! The gpujob-transfer container: environment, rights, and the volumes that it shares with nobody.
 
+use super::ask::ask;
 use super::{Image, Target};
-use gpujob_crds::job::{OnExisting, Results};
 use gpujob_crds::{GpuJob, names};
-use gpujob_transfer::spec::{self, TransferSpec};
+use gpujob_transfer::spec;
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceRequirements, SeccompProfile,
-    SecretKeySelector, SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HostPathVolumeSource, ObjectFieldSelector, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::ResourceExt;
 
 /// Volume in which `fetch` and `stage` keep their state.
 pub const STATE: &str = "gpujob-state";
+/// Volume of the downward API in which `stage` reads when a checkpoint is wanted, and when its node goes.
+const POD: &str = "gpujob-pod";
+/// Volume of the node that jobs share, for inputs with `cache: true`.
+const CACHE: &str = "gpujob-cache";
+/// Folder of the node behind [`CACHE`]. It is gone with the node.
+const CACHE_FOLDER: &str = "/var/lib/gpujob/cache";
 /// Volume that is mounted over the service account's token, so that our containers do not get one.
 pub const NO_TOKEN: &str = "gpujob-no-token";
 /// Where the API server's token would be mounted.
@@ -83,6 +89,30 @@ pub fn volumes() -> Vec<Volume> {
     vec![empty(STATE), empty(NO_TOKEN)]
 }
 
+/// What the operator tells a running sidecar: annotations of its pod, as files. The kubelet rewrites them as long as a program runs.
+#[must_use]
+pub fn told() -> (Volume, VolumeMount) {
+    let file = |path: &str, annotation: &str| DownwardAPIVolumeFile {
+        path: path.into(),
+        field_ref: Some(ObjectFieldSelector {
+            field_path: format!("metadata.annotations['{annotation}']"),
+            ..ObjectFieldSelector::default()
+        }),
+        ..DownwardAPIVolumeFile::default()
+    };
+    let items = vec![file("checkpoint", names::CHECKPOINT), file("taken-at", names::TAKEN_AT)];
+    let source = DownwardAPIVolumeSource { items: Some(items), ..DownwardAPIVolumeSource::default() };
+    let volume = Volume { name: POD.into(), downward_api: Some(source), ..Volume::default() };
+    (volume, VolumeMount { read_only: Some(true), ..mount(POD, spec::POD_DIR) })
+}
+
+/// The node's cache of inputs.
+#[must_use]
+pub fn cache() -> (Volume, VolumeMount) {
+    let source = HostPathVolumeSource { path: CACHE_FOLDER.into(), type_: Some("DirectoryOrCreate".into()) };
+    (Volume { name: CACHE.into(), host_path: Some(source), ..Volume::default() }, mount(CACHE, spec::CACHE_DIR))
+}
+
 /// An emptyDir.
 #[must_use]
 pub fn empty(name: &str) -> Volume {
@@ -136,56 +166,4 @@ fn security(user: User) -> SecurityContext {
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
         ..SecurityContext::default()
     }
-}
-
-/// What gpujob-transfer is asked to do for this attempt.
-#[must_use]
-pub fn ask(job: &GpuJob, target: &Target, image: &Image) -> TransferSpec {
-    TransferSpec {
-        job: spec::JobRef {
-            uid: job.uid().unwrap_or_default(),
-            namespace: job.namespace().unwrap_or_default(),
-            name: job.name_any(),
-            spec_hash: spec_hash(job),
-            cluster: image.cluster.clone(),
-        },
-        index: target.index.unsigned_abs(),
-        attempt: target.attempt.unsigned_abs(),
-        inputs: job
-            .spec
-            .inputs
-            .iter()
-            .map(|i| spec::Input { from: i.from.clone(), path: i.path.clone(), checksum: None, cache: false })
-            .collect(),
-        results: job.spec.results.as_ref().map(results),
-        checkpoints: None,
-        integrity: None,
-        abandoned: vec![],
-    }
-}
-
-fn results(r: &Results) -> spec::Results {
-    spec::Results {
-        path: r.path.clone(),
-        to: r.to.clone(),
-        summary: r.summary.clone(),
-        on_existing: match r.on_existing.unwrap_or_default() {
-            OnExisting::Refuse => spec::OnExisting::Refuse,
-            OnExisting::Overwrite => spec::OnExisting::Overwrite,
-            OnExisting::Reuse => spec::OnExisting::Reuse,
-        },
-        include: vec![],
-        exclude: vec![],
-        keep_on_failure_seconds: 600,
-    }
-}
-
-/// Hash of what decides the results: the GPUs, the template, the inputs and where the results lie. What a job may cost and
-/// how long it may take change nothing about them.
-#[must_use]
-pub fn spec_hash(job: &GpuJob) -> String {
-    let s = &job.spec;
-    let results = s.results.as_ref().map(|r| (&r.path, &r.to, &r.summary));
-    let text = serde_json::to_string(&(&s.gpu, &s.template, &s.inputs, results)).unwrap_or_default();
-    names::digest(&[&text], 32)
 }

@@ -1,5 +1,5 @@
-//! The short CPU pods that speak to the store after an attempt: with the job's own credentials, on the attempt's node if
-//! it is still up (the image is there), else anywhere.
+//! The short CPU pods that speak to the store, with the job's own credentials: before an attempt's program runs on whatever CPU node
+//! has room, after it on the attempt's node if that is still up (the image is there), else anywhere.
 
 use super::attempt::{silence, tolerate};
 use super::mover::{self, PodUid, User, mount};
@@ -17,7 +17,7 @@ pub const CONTAINER: &str = "gpujob-storage";
 const LOG: &str = "gpujob-log";
 const LOG_DIR: &str = "/gpujob/log";
 const LOG_FILE: &str = "/gpujob/log/main.log";
-/// Seconds that `discard` and `resolve` may run; `commit` has the delivery deadline and this on top.
+/// Seconds that all but `commit` may run; `commit` has the delivery deadline and this on top.
 const SHORT: i64 = 600;
 
 /// What such a pod is to do.
@@ -27,8 +27,15 @@ pub enum Task {
     CommitSucceeded,
     /// Keep what the last attempt of a failed job left, with its exit code.
     CommitFailed(i32),
+    /// Look at inputs and destination while the node is on its way: what can never work is then told in seconds.
+    Check,
     /// Throw away what a failed attempt left.
     Discard,
+    /// Throw away what the job left, and give its destination back.
+    Release {
+        /// Its checkpoints too: nobody will look into it.
+        forget: bool,
+    },
     /// Say what became of the results.
     Resolve,
 }
@@ -39,7 +46,9 @@ impl Task {
     pub const fn role(self) -> Role {
         match self {
             Task::CommitSucceeded | Task::CommitFailed(_) => Role::Commit,
+            Task::Check => Role::Check,
             Task::Discard => Role::Discard,
+            Task::Release { .. } => Role::Release,
             Task::Resolve => Role::Resolve,
         }
     }
@@ -60,29 +69,32 @@ impl Task {
         match self {
             Task::CommitSucceeded => commit("Succeeded", 0),
             Task::CommitFailed(code) => commit("Failed", code),
+            Task::Check => vec!["check".into()],
             Task::Discard => vec!["discard".into()],
+            Task::Release { forget } => {
+                let flags = ["discard", "--release"].into_iter().chain(forget.then_some("--forget"));
+                flags.map(str::to_owned).collect()
+            }
             Task::Resolve => vec!["resolve".into()],
         }
     }
 }
 
-/// Builds the pod. `pod_uid` is the attempt's pod: its staging area is named after it.
+/// Builds the pod. `pod_uid` is the attempt's pod: its staging area is named after it. Empty: there is none yet.
 #[must_use]
 pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: &str) -> Pod {
     let args = task.args(job.spec.delivery_deadline());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut container = mover::container(job, target, image, CONTAINER, &args, PodUid::Of(pod_uid), User::Nobody);
-    container.volume_mounts.get_or_insert_default().push(VolumeMount { read_only: Some(true), ..mount(LOG, LOG_DIR) });
-    let attempt_pod = names::pod(&job.name_any(), &job.uid().unwrap_or_default(), target.index, target.attempt, Role::Attempt.as_str());
+    let uid = if pod_uid.is_empty() { PodUid::Own } else { PodUid::Of(pod_uid) };
+    let mut container = mover::container(job, target, image, CONTAINER, &args, uid, User::Nobody);
     let template = job.spec.template.spec.as_ref();
     let mut volumes = mover::volumes();
-    volumes.push(Volume {
-        name: LOG.into(),
-        // Optional: saving the log is best effort and must not hold the results back.
-        config_map: Some(ConfigMapVolumeSource { name: log_name(&attempt_pod), optional: Some(true), ..ConfigMapVolumeSource::default() }),
-        ..Volume::default()
-    });
-    let delivery = if task.role() == Role::Commit { job.spec.delivery_deadline() } else { 0 };
+    let mut delivery = 0;
+    if task.role() == Role::Commit {
+        delivery = job.spec.delivery_deadline();
+        container.volume_mounts.get_or_insert_default().push(VolumeMount { read_only: Some(true), ..mount(LOG, LOG_DIR) });
+        volumes.push(log(job, target));
+    }
     let spec = PodSpec {
         containers: vec![container],
         volumes: Some(volumes),
@@ -98,6 +110,17 @@ pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: 
         ..PodSpec::default()
     };
     Pod { metadata: metadata(job, target, task.role(), None), spec: Some(spec), status: None }
+}
+
+/// The end of the program's output, to be kept beside its results.
+fn log(job: &GpuJob, target: &Target) -> Volume {
+    let pod = names::pod(&job.name_any(), &job.uid().unwrap_or_default(), target.index, target.attempt, Role::Attempt.as_str());
+    Volume {
+        name: LOG.into(),
+        // Optional: saving the log is best effort and must not hold the results back.
+        config_map: Some(ConfigMapVolumeSource { name: log_name(&pod), optional: Some(true), ..ConfigMapVolumeSource::default() }),
+        ..Volume::default()
+    }
 }
 
 fn near(node: &str) -> Affinity {

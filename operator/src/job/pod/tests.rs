@@ -77,7 +77,7 @@ fn ours_come_first_and_everybody_sees_the_folders() {
     );
     assert!(mounts(init(&pod, STAGE)).contains(&("gpujob-state", "/gpujob/state")));
     let volumes: Vec<_> = spec.volumes.iter().flatten().map(|v| v.name.as_str()).collect();
-    assert_eq!(volumes, ["gpujob-input-0", "gpujob-results", "gpujob-state", "gpujob-no-token"]);
+    assert_eq!(volumes, ["gpujob-input-0", "gpujob-results", "gpujob-state", "gpujob-no-token", "gpujob-pod"]);
 }
 
 #[test]
@@ -155,6 +155,66 @@ fn without_data_nothing_of_ours_is_added() {
 }
 
 #[test]
+fn checkpoints_are_restored_by_fetch_saved_by_stage_and_seen_by_everybody() {
+    let with = |j: &mut Value| j["spec"]["checkpoints"] = json!({"path": "/checkpoints", "interval": "2m"});
+    let pod = made(with);
+    let here = ("gpujob-checkpoints", "/checkpoints");
+    let spec = pod.spec.as_ref().unwrap();
+    assert!(spec.containers.iter().chain(spec.init_containers.iter().flatten()).all(|c| mounts(c).contains(&here)));
+    assert!(!mounts(init(&pod, FETCH)).contains(&("gpujob-results", "/results")));
+    let ask =
+        |pod: &Pod| -> TransferSpec { serde_json::from_str(env(init(pod, STAGE), "GPUJOB_TRANSFER")["value"].as_str().unwrap()).unwrap() };
+    let asked = ask(&pod).checkpoints.unwrap();
+    assert_eq!((asked.path.as_str(), asked.interval_seconds, asked.keep), ("/checkpoints", 120, 3));
+    assert_eq!(asked.to, "s3://runs/digits/", "they lie below .gpujob/ there, in a folder of this job's own");
+
+    // Without results too, and then in the place that the job names.
+    let alone = made(|j| {
+        j["spec"]["results"] = Value::Null;
+        j["spec"]["checkpoints"] = json!({"path": "/checkpoints", "to": "s3://runs/state/", "keep": 1});
+    });
+    assert_eq!(ask(&alone).checkpoints.map(|c| (c.to, c.interval_seconds, c.keep)), Some(("s3://runs/state/".into(), 300, 1)));
+    assert_eq!(alone.spec.unwrap().termination_grace_period_seconds, Some(3630));
+}
+
+#[test]
+fn the_sidecar_sees_what_the_operator_asks_of_a_running_pod() {
+    let pod = made(|_| {});
+    assert!(mounts(init(&pod, STAGE)).contains(&("gpujob-pod", "/gpujob/pod")));
+    let spec = serde_json::to_value(pod.spec.as_ref().unwrap()).unwrap();
+    let told = spec["volumes"].as_array().unwrap().iter().find(|v| v["name"] == "gpujob-pod").unwrap();
+    let file = |path: &str, key: &str| json!({"path": path, "fieldRef": {"fieldPath": format!("metadata.annotations['{key}']")}});
+    assert_eq!(told["downwardAPI"]["items"], json!([file("checkpoint", "gpujob.dev/checkpoint"), file("taken-at", "gpujob.dev/taken-at")]));
+}
+
+#[test]
+fn a_cached_input_gets_the_nodes_folder_and_nothing_else_does() {
+    let plain = made(|_| {});
+    assert!(plain.spec.as_ref().unwrap().volumes.iter().flatten().all(|v| v.host_path.is_none()));
+    let sum = format!("sha256:{}", "0".repeat(64));
+    let pod = made(|j| j["spec"]["inputs"] = json!([{"from": "https://example.com/w.bin", "path": "/w", "cache": true, "checksum": sum}]));
+    assert!(mounts(init(&pod, FETCH)).contains(&("gpujob-cache", "/gpujob/cache")));
+    assert!(pod.spec.as_ref().unwrap().containers.iter().all(|c| !mounts(c).iter().any(|m| m.0 == "gpujob-cache")), "never the program's");
+    let ask: TransferSpec = serde_json::from_str(env(init(&pod, FETCH), "GPUJOB_TRANSFER")["value"].as_str().unwrap()).unwrap();
+    assert_eq!((ask.inputs[0].cache, ask.inputs[0].checksum.as_ref()), (true, Some(&sum)));
+}
+
+#[test]
+fn the_mover_is_told_what_to_deliver_and_how() {
+    let pod = made(|j| {
+        j["spec"]["results"]["include"] = json!(["**/*.pt"]);
+        j["spec"]["results"]["exclude"] = json!(["tmp/**"]);
+        j["spec"]["results"]["keepOnFailure"] = json!("2h");
+        j["spec"]["storage"]["integrity"] = json!("md5");
+    });
+    let ask: TransferSpec = serde_json::from_str(env(init(&pod, STAGE), "GPUJOB_TRANSFER")["value"].as_str().unwrap()).unwrap();
+    let results = ask.results.unwrap();
+    assert_eq!((results.include, results.exclude), (vec!["**/*.pt".to_owned()], vec!["tmp/**".to_owned()]));
+    assert_eq!(results.keep_on_failure_seconds, 3600, "no longer than delivery may take");
+    assert_eq!(ask.integrity, Some(gpujob_transfer::spec::Integrity::Md5));
+}
+
+#[test]
 fn contradictions_are_named() {
     let refused = |change: fn(&mut Value)| build(&job(change), &target(), &image()).unwrap_err();
     let taken = |kind, name: &str| PodError::NameTaken { kind, name: name.into() };
@@ -173,6 +233,8 @@ fn contradictions_are_named() {
     assert!(matches!(build(&clash, &target(), &image()), Err(PodError::PathTaken { path, .. }) if path == "/results"));
     assert!(matches!(refused(|j| j["spec"]["results"]["path"] = json!("/data")), PodError::PathTaken { .. }));
     assert!(matches!(refused(|j| j["spec"]["results"]["path"] = json!("/gpujob/state")), PodError::PathTaken { .. }));
+    let checkpoints = refused(|j| j["spec"]["checkpoints"] = json!({"path": "/results/"}));
+    assert_eq!(checkpoints.to_string(), "/results/ is wanted by both checkpoints and results: give one of them another folder");
     let second = refused(|j| j["spec"]["template"]["spec"]["containers"][1]["resources"] = json!({"limits": {"nvidia.com/gpu": 1}}));
     assert!(second.to_string().contains("helper") && second.to_string().contains("main"), "{second}");
 }
@@ -200,4 +262,23 @@ fn storage_pods_are_small_near_and_without_gpus() {
     assert_eq!(log["configMap"]["name"], format!("{}-log", gpujob_crds::names::pod("digits", "job-uid", 0, 2, "attempt")));
     assert_eq!(pod.metadata.finalizers, None);
     assert_eq!(pod.metadata.labels.unwrap()["gpujob.dev/role"], "commit");
+}
+
+#[test]
+fn a_check_and_a_release_are_storage_pods_too() {
+    let check = storage::build(&job(|_| {}), &target(), &image(), Task::Check, "");
+    let c = &check.spec.as_ref().unwrap().containers[0];
+    assert_eq!(c.args, Some(vec!["check".to_owned()]));
+    assert_eq!(env(c, "GPUJOB_POD_UID")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.uid", "there is no attempt's pod yet");
+    assert!(!mounts(c).iter().any(|m| m.0 == "gpujob-log"));
+    let args = |forget| {
+        let pod = storage::build(&job(|_| {}), &target(), &image(), Task::Release { forget }, "attempt-pod-uid");
+        pod.spec.unwrap().containers[0].args.clone().unwrap()
+    };
+    assert_eq!(
+        (args(false), args(true)),
+        (vec!["discard".to_owned(), "--release".into()], vec!["discard".into(), "--release".into(), "--forget".into()])
+    );
+    let release = storage::build(&job(|_| {}), &target(), &image(), Task::Release { forget: false }, "attempt-pod-uid");
+    assert_ne!(release.metadata.name, storage::build(&job(|_| {}), &target(), &image(), Task::Discard, "attempt-pod-uid").metadata.name);
 }

@@ -1,7 +1,7 @@
 //! An instance that was bought: does it join, have its GPUs, and have work?
 
 use super::proof::{allocatable, is_ready, proved, ready_since};
-use super::{ABSENCE, Action, NEVER_JOINED, NO_GPU, NODE_GONE, NOT_READY_DEADLINE, Plan, SILENT, later, note, transition};
+use super::{ABSENCE, Action, NEVER_JOINED, NO_GPU, NODE_GONE, NOT_READY_DEADLINE, Plan, SILENT, UNWANTED, later, note, transition};
 use crate::node::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition};
 use gpujob_crds::names;
@@ -121,7 +121,10 @@ pub(super) fn idle(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     }
     let since = plan.status.idle_since.get_or_insert(Time(now)).0;
     if !conditions::is_true(&plan.status.conditions, condition::INITIALIZED) {
-        return; // the window does not run while it boots; the deadlines above do
+        // What it was bought for is not wanted any more, and nothing was pulled or cached yet that would make it worth keeping. Jobs
+        // that wait are given it within a second, so after a moment nobody needs it.
+        let end = later(since, UNWANTED.min(SignedDuration::from_secs(world.idle_after)));
+        return if now >= end { plan.actions.push(Action::Reclaim("nobody needs it any more")) } else { plan.wake_at(end) };
     }
     let ready = transition(&plan.status, condition::INITIALIZED, now);
     let end = later(since.max(ready), SignedDuration::from_secs(world.idle_after));

@@ -26,6 +26,8 @@ const NOT_READY_DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 const NODE_GONE: SignedDuration = SignedDuration::from_secs(30);
 /// How long complete listings must show nothing before nothing is believed to exist: EC2's lag, see AWS "eventual consistency".
 const ABSENCE: SignedDuration = SignedDuration::from_mins(5);
+/// How long an instance that still boots may be without work.
+const UNWANTED: SignedDuration = SignedDuration::from_secs(15);
 /// How long pods of a dying GpuNode may take to stop.
 const DRAIN: SignedDuration = SignedDuration::from_secs(120);
 /// How long an unresolved launch is replayed; after that it is only looked for.

@@ -218,16 +218,20 @@ fn a_busy_node_is_never_taken_and_an_empty_one_after_the_window() {
 }
 
 #[test]
-fn the_idle_clock_does_not_run_during_boot() {
+fn an_instance_that_boots_for_nobody_is_given_back_at_once_and_one_that_has_booted_after_the_window() {
     let mut w = world(intent());
     w.instances = vec![instance(InstanceState::Running)];
     let (w, _) = step(w, at(10));
-    let (mut w, _) = step(empty(w), at(20));
-    assert_eq!(plan(&w, at(800)).actions, vec![]);
-    w.claimants = vec![kube_node(1)];
-    let (w, done) = step(w, at(800));
-    assert_eq!(done.wake, Some(at(1100)));
-    assert_eq!(plan(&w, at(1099)).actions, vec![]);
+    let (booting, done) = step(empty(w), at(20));
+    assert_eq!((done.actions, done.wake), (vec![], Some(at(35))));
+    assert_eq!(plan(&booting, at(34)).actions, vec![]);
+    assert_eq!(plan(&booting, at(35)).actions, vec![Action::Reclaim("nobody needs it any more")]);
+    // It is ready in time: from then on it is worth the pool's idle window.
+    let mut ready = booting;
+    ready.claimants = vec![kube_node(1)];
+    let (ready, done) = step(ready, at(30));
+    assert_eq!(done.wake, Some(at(330)));
+    assert_eq!(plan(&ready, at(329)).actions, vec![]);
 }
 
 #[test]

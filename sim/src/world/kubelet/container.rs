@@ -2,6 +2,7 @@
 
 use super::super::Inner;
 use super::super::script::{OnSigterm, PROGRAMS, Program};
+use super::super::store::checkpoints::Checkpoints;
 use super::super::store::role::Process;
 use gpujob_crds::names;
 use gpujob_operator::job::facts::{FETCH, STAGE};
@@ -33,7 +34,7 @@ pub(super) struct Exit {
 /// What runs in a container.
 pub(super) enum Work {
     /// The user's program; what it signs its results with.
-    Program { program: Program, signature: String, volume: Volume },
+    Program { program: Program, signature: String, volume: Volume, checkpoints: Option<Checkpoints> },
     /// A sidecar of the user's: waits for its end.
     Sidecar,
     /// An init container of the user's: ends at once.
@@ -46,10 +47,12 @@ pub(super) enum Work {
 
 /// What gpujob-transfer is asked to do.
 pub(super) enum Task {
+    Check(Duration),
     Fetch(Duration),
     Stage(Duration),
     Commit(Verdict, Duration),
-    Discard,
+    /// Whether the destination is given back too.
+    Discard(bool),
     Resolve,
 }
 
@@ -60,6 +63,7 @@ impl Work {
         let role = match container.name.as_str() {
             FETCH => Role::Fetch,
             STAGE => Role::Stage,
+            STORAGE if args.first() == Some(&"check") => Role::Check,
             STORAGE if args.first() == Some(&"commit") => Role::Commit,
             STORAGE if args.first() == Some(&"discard") => Role::Discard,
             STORAGE => Role::Resolve,
@@ -74,10 +78,11 @@ impl Work {
         let usual = if matches!(role, Role::Fetch | Role::Stage) { 4 } else { 1 };
         let attempt = spec.attempt;
         let task = match role {
+            Role::Check => Task::Check(world.script.check),
             Role::Fetch => Task::Fetch(world.script.fetch),
             Role::Stage => Task::Stage(world.script.stage),
             Role::Commit => commit(&args, attempt),
-            Role::Discard => Task::Discard,
+            Role::Discard => Task::Discard(args.contains(&"--release")),
             Role::Resolve => Task::Resolve,
         };
         Work::Transfer {
@@ -96,8 +101,11 @@ impl Work {
     /// Runs to its exit; `term` is SIGTERM.
     pub(super) async fn run(self, term: CancellationToken) -> Exit {
         match self {
-            Work::Program { program, signature, volume } => {
-                let code = run_program(program, &term).await;
+            Work::Program { program, signature, volume, checkpoints } => {
+                let code = match checkpoints {
+                    Some(checkpoints) => checkpoints.around(program, &term).await,
+                    None => run_program(program, &term).await,
+                };
                 let text = format!("{signature} exit {code}\n");
                 volume.lock().expect("no panic holds this lock").insert("result.txt".into(), text.into_bytes());
                 Exit { code, message: if code == 0 { String::new() } else { format!("the program says {code}\n") } }
@@ -116,7 +124,7 @@ impl Work {
     }
 }
 
-async fn run_program(program: Program, term: &CancellationToken) -> i32 {
+pub(in crate::world) async fn run_program(program: Program, term: &CancellationToken) -> i32 {
     let natural = tokio::time::sleep(Duration::from_secs(program.runs_for));
     tokio::pin!(natural);
     tokio::select! {
@@ -149,9 +157,10 @@ async fn transfer(process: Process, task: Task, containers: usize, volume: &Volu
         other => {
             let answer = async move {
                 match other {
+                    Task::Check(takes) => process.check(takes).await,
                     Task::Fetch(inputs) => process.fetch(inputs).await,
                     Task::Commit(verdict, wait) => process.commit(verdict, wait).await,
-                    Task::Discard => process.discard().await,
+                    Task::Discard(release) => process.discard(release).await,
                     Task::Resolve | Task::Stage(_) => process.resolve().await,
                 }
             };
@@ -184,8 +193,17 @@ fn program(world: &Inner, pod: &Pod, volume: &Volume) -> Work {
     let programs = written.or_else(|| world.script.programs.get(&job).cloned()).unwrap_or_default();
     let nth = attempt.parse::<usize>().unwrap_or(1).saturating_sub(1);
     let program = programs.get(nth).or(programs.last()).copied().unwrap_or(Program::ok(30));
-    let signature = format!("job {} attempt {attempt} pod {}", label(names::JOB_UID), pod.uid().unwrap_or_default());
-    Work::Program { program, signature, volume: volume.clone() }
+    let uid = pod.uid().unwrap_or_default();
+    let signature = format!("job {} attempt {attempt} pod {uid}", label(names::JOB_UID));
+    let checkpoints = asked(pod).and_then(|spec| Checkpoints::of(&world.store, &spec, &uid));
+    Work::Program { program, signature, volume: volume.clone(), checkpoints }
+}
+
+/// What the pod's own sidecar is asked to do.
+fn asked(pod: &Pod) -> Option<TransferSpec> {
+    let stage = pod.spec.as_ref()?.init_containers.iter().flatten().find(|c| c.name == STAGE)?;
+    let text = stage.env.iter().flatten().find(|e| e.name == SPEC_ENV)?.value.as_deref()?;
+    serde_json::from_str(text).ok()
 }
 
 #[cfg(test)]

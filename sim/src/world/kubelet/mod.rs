@@ -6,6 +6,7 @@ mod life;
 mod node;
 mod status;
 
+pub(super) use container::run_program;
 pub(super) use life::Orders;
 pub(super) use status::{is_terminal, label};
 

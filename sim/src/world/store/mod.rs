@@ -2,6 +2,7 @@
 //!
 //! [`role`] plays `gpujob-transfer` over it, with that crate's own epoch, plan, manifest and receipts.
 
+pub(super) mod checkpoints;
 mod delivered;
 pub(super) mod destination;
 pub(super) mod role;
@@ -11,6 +12,9 @@ pub use delivered::Delivered;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+/// The one bucket that does not exist.
+pub const NO_SUCH_BUCKET: &str = "s3://no-such-bucket/";
 
 /// All buckets. Keys are whole addresses: `s3://bucket/prefix/name`. Clones share it.
 #[derive(Clone, Debug)]

@@ -1,11 +1,11 @@
-//! The five roles of `gpujob-transfer`, as `transfer/src/role/*.rs` play them: fetch, stage, commit, discard, resolve.
+//! The roles of `gpujob-transfer`, as `transfer/src/role/*.rs` play them: check, fetch, stage, commit, discard, resolve.
 //! Each ends with a receipt, which the kubelet shows as the container's termination message.
 
-use super::Store;
 use super::destination::{Changed, Destination, Rolled};
+use super::{NO_SUCH_BUCKET, Store};
 use gpujob_transfer::checksum::{crc64nvme, crc64nvme_text, sha256_hex};
 use gpujob_transfer::epoch::{Actor, Decision, Refusal, begin, claim, resolve, revoke, seal, standing};
-use gpujob_transfer::plan::{FileSum, Item, Plan, Staged, Strong, staging};
+use gpujob_transfer::plan::{FileSum, Item, Plan, STAGING, Staged, Strong, staging};
 use gpujob_transfer::receipt::{Outcome, Receipt, Role, Verdict, reason};
 use gpujob_transfer::spec::TransferSpec;
 use std::collections::BTreeMap;
@@ -45,8 +45,35 @@ impl Process {
         Some(Destination { store: self.store.clone(), to, me })
     }
 
+    /// What would stop a claim, without claiming: the answer of [`Process::fetch`] in advance.
+    pub(in crate::world) async fn check(self, takes: Duration) -> Receipt {
+        tokio::time::sleep(takes).await;
+        if let Some(lost) = self.no_bucket(Role::Check) {
+            return lost;
+        }
+        let Some(to) = self.destination() else { return Receipt::new(Role::Check, Outcome::Done, "checked") };
+        let (found, policy) = (to.epoch().await, to.policy(&self.spec));
+        match claim(&to.me, found.as_ref().map(|f| &f.0), policy) {
+            Decision::Refuse(refusal) => refused(Role::Check, refusal),
+            Decision::Committed(_) => to.committed(Role::Check, Outcome::AlreadyCommitted).await,
+            Decision::Reused(_) => {
+                let stored = to.committed(Role::Check, Outcome::AlreadyCommitted).await;
+                Receipt { reason: reason::RESULTS_REUSED.into(), ..stored }
+            }
+            _ => Receipt::new(Role::Check, Outcome::Done, "checked"),
+        }
+    }
+
+    fn no_bucket(&self, role: Role) -> Option<Receipt> {
+        let to = self.spec.results.as_ref()?.to.as_str();
+        to.starts_with(NO_SUCH_BUCKET).then(|| failed(role, reason::BUCKET_NOT_FOUND, format!("{to}: no such bucket: create it"), false))
+    }
+
     /// Claims the destination, then copies inputs for so long.
     pub(in crate::world) async fn fetch(self, inputs: Duration) -> Receipt {
+        if let Some(lost) = self.no_bucket(Role::Fetch) {
+            return lost;
+        }
         if let Some(to) = self.destination() {
             loop {
                 let policy = to.policy(&self.spec);
@@ -129,10 +156,16 @@ impl Process {
         }
     }
 
-    /// The attempt's results are not wanted.
-    pub(in crate::world) async fn discard(self) -> Receipt {
+    /// The attempt's results are not wanted; with `release` its job wants the destination no more.
+    pub(in crate::world) async fn discard(self, release: bool) -> Receipt {
         let Some(to) = self.destination() else { return Receipt::new(Role::Discard, Outcome::Done, "the job keeps no results") };
-        match to.change(|found| revoke(&to.me, found, false)).await {
+        let staged = to.store.below(&to.key(STAGING));
+        match to.change(|found| revoke(&to.me, found, release)).await {
+            Changed::Written(_) if release => {
+                for key in staged {
+                    to.store.delete(&key).await;
+                }
+            }
             Changed::Decided(Decision::Committed(_)) => return to.committed(Role::Discard, Outcome::Committed).await,
             Changed::Decided(Decision::RollForward(epoch)) => {
                 if let Rolled::Committed(receipt) = to.forward(&epoch).await {

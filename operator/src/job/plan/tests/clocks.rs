@@ -15,8 +15,7 @@ fn the_active_deadline_stops_the_program_and_keeps_what_it_left() {
     let mut c = Cluster::running(|s| s.active_deadline_seconds = Some(100));
     assert_eq!(c.settle().wake, Some(at(100)));
     c.wait(100);
-    let grace = c.actions.iter().find_map(|a| if let Action::DeletePod { grace, .. } = a { Some(*grace) } else { None });
-    assert_eq!(grace, Some(None), "the pod's own grace has room for delivery");
+    assert_eq!(c.grace(1), Some(None), "the pod's own grace has room for delivery");
     assert_eq!(c.status().attempts[0].outcome, None);
     c.now = at(104);
     c.exit(143, "");
@@ -59,7 +58,7 @@ fn suspending_stops_the_attempt_gives_the_node_back_and_counts_nothing() {
     c.settle();
     assert_eq!((c.attempt(1).outcome, c.attempt(1).reason.as_deref()), (Some(Outcome::Interrupted), Some("Suspended")));
     assert_eq!(c.condition(types::SUSPENDED), "False Stopping");
-    assert!(c.actions.iter().any(|a| matches!(a, Action::DeletePod { grace: Some(100), .. })));
+    assert_eq!(c.grace(1), Some(Some(100)));
     assert!(!c.nodes[0].reservations().is_empty(), "the program still runs on it");
     c.exit(143, "");
     c.answer(Role::Attempt, 1, STAGE, &Receipt::new(Mover::Stage, Answer::Sealed, ""));
@@ -86,6 +85,9 @@ fn deletion_goes_outcome_reservation_pod_job() {
     c.settle();
     assert!(!c.gone && !c.nodes[0].reservations().is_empty(), "the program still runs");
     c.exit(143, "");
+    c.settle();
+    assert!(!c.gone, "the destination is given back first");
+    c.stored(Role::Release, 1, &Receipt::new(Mover::Discard, Answer::Discarded, ""));
     c.settle();
     assert!(c.gone && c.nodes[0].reservations().is_empty() && !c.has(Role::Attempt));
     let kinds: Vec<_> = c.actions.iter().rev().take(3).rev().collect();

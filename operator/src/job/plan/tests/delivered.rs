@@ -21,13 +21,13 @@ fn from_reservation_to_delivered_results() {
     c.settle();
     assert_eq!((c.status().state.as_deref(), c.status().node.as_deref()), (Some("Launching"), Some("gn-1")));
     assert_eq!(c.job.metadata.finalizers.as_ref().unwrap().len(), 1);
-    assert!(c.pods.is_empty(), "no pod before the Node is proved");
+    assert!(!c.has(Role::Attempt), "no pod before the Node is proved");
 
     c.now = at(40);
     c.join("gn-1");
     c.settle();
     assert_eq!(c.status().state.as_deref(), Some("Starting"));
-    assert_eq!(c.attempt(1).pod_uid.as_deref(), Some("pod-1"));
+    assert_eq!(c.attempt(1).pod_uid.as_deref(), Some("pod-2"));
     assert_eq!(c.attempt(1).template_hash.map(|h| h.len()), Some(16));
 
     c.now = at(50);
@@ -46,7 +46,7 @@ fn from_reservation_to_delivered_results() {
     c.settle();
     assert_eq!(c.status().state.as_deref(), Some("Delivering"));
     assert!(
-        c.actions.iter().any(|a| matches!(a, Action::CreateStoragePod { task: Task::CommitSucceeded, pod_uid, .. } if pod_uid == "pod-1"))
+        c.actions.iter().any(|a| matches!(a, Action::CreateStoragePod { task: Task::CommitSucceeded, pod_uid, .. } if pod_uid == "pod-2"))
     );
     assert_eq!(c.condition(types::SUCCEEDED), "Unknown Delivering");
 
@@ -205,17 +205,6 @@ fn a_commit_that_may_pass_is_tried_again_and_a_lost_one_runs_again() {
     c.settle();
     assert_eq!((c.attempt(1).outcome, c.attempt(1).reason.as_deref()), (Some(Outcome::Interrupted), Some("StagedFileLost")));
     assert_eq!(c.status().failures, None);
-}
-
-#[test]
-fn delivery_has_a_deadline() {
-    let mut c = Cluster::running(|s| s.delivery_deadline_seconds = Some(60));
-    c.exit(0, "");
-    let plan = c.settle();
-    assert_eq!(plan.wake, Some(at(60)));
-    c.wait(60);
-    assert_eq!(c.condition(types::SUCCEEDED), "False DeliveryDeadlineExceeded");
-    assert!(c.job.metadata.finalizers.is_none());
 }
 
 #[test]

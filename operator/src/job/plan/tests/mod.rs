@@ -5,4 +5,6 @@ mod clocks;
 mod delivered;
 mod interrupted;
 mod noticed;
+mod preflight;
+mod released;
 mod world;

@@ -3,7 +3,6 @@
 use super::world::{Cluster, at, ended};
 use crate::job::facts::{Role, STAGE};
 use crate::job::next::{Next, next};
-use crate::job::plan::Action;
 use gpujob_crds::GpuJobSpec;
 use gpujob_crds::conditions::job as types;
 use gpujob_crds::job_status::Outcome;
@@ -54,11 +53,7 @@ fn a_late_look_leaves_the_program_what_is_left() {
         c.now = at(second);
         notice(&mut c, "gn-1", 20);
         c.settle();
-        let asked = c.actions.iter().find_map(|a| match a {
-            Action::DeletePod { grace, .. } => *grace,
-            _ => None,
-        });
-        assert_eq!(asked, Some(grace), "seen at {second}");
+        assert_eq!(c.grace(1), Some(Some(grace)), "seen at {second}");
     }
 }
 

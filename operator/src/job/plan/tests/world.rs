@@ -233,6 +233,15 @@ impl Cluster {
         self.pods.iter().any(|p| p.labels().get(names::ROLE).map(String::as_str) == Some(role.as_str()))
     }
 
+    /// With which grace the pod of an attempt was deleted; None: it was not.
+    pub(super) fn grace(&self, attempt: i32) -> Option<Option<u32>> {
+        let pod = names::pod("digits", "job-uid", 0, attempt, Role::Attempt.as_str());
+        self.actions.iter().find_map(|a| match a {
+            Action::DeletePod { name, grace, .. } if *name == pod => Some(*grace),
+            _ => None,
+        })
+    }
+
     /// A container's state in a pod's status.
     pub(super) fn state(&mut self, role: Role, attempt: i32, container: &str, state: ContainerState) {
         let status = self.pod(role, attempt).status.get_or_insert_default();
