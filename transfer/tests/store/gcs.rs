@@ -38,6 +38,9 @@ fn objects_keep_checksums_also_when_copied() {
         }
         assert_eq!(store.head(name).unwrap().unwrap().version, version);
     }
+    assert_eq!(store.read_range("large", 1000, 1005).unwrap(), noise(3 << 20, 2)[1000..1005]);
+    assert_eq!(store.read_range("large", 5, 5).unwrap(), b"");
+    assert_eq!(store.read_range("nothing", 0, 1).unwrap_err().class, Class::NotFound);
     let listed: Vec<_> = store.list("a b/", None).unwrap().objects;
     assert_eq!(listed, [("a b/ü+%20&?#".to_string(), 1000)]);
     assert_eq!(store.head("nothing").unwrap(), None);

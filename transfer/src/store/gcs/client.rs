@@ -136,6 +136,19 @@ impl ObjectStore for Gcs {
         })
     }
 
+    fn read_range(&self, key: &str, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
+        if from == to {
+            return Ok(vec![]);
+        }
+        let headers = vec![("accept-encoding", "gzip".to_string()), ("range", format!("bytes={from}-{}", to - 1))];
+        let call = Call { method: "GET", path: self.object(key), query: vec![("alt", "media")], headers, body: &[], key };
+        let bytes = self.call(&call)?;
+        if bytes.len() as u64 != to - from {
+            return Err(self.nonsense(&call, format!("{} bytes came for {from} to {to}", bytes.len())));
+        }
+        Ok(bytes)
+    }
+
     fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError> {
         self.write(key, body, None)
     }
