@@ -24,7 +24,7 @@ use super::{Context, Fault};
 
 /// Name of the environment variable that says for how many milliseconds a file must not have been written to; 0 stages nothing before
 /// main has ended.
-pub const REST_ENV: &str = "GPUJOB_REST_MS";
+const REST_ENV: &str = "GPUJOB_REST_MS";
 /// That long, where it is not set.
 const REST: Duration = Duration::from_secs(10);
 /// Longest rest that is asked of a file that was sent again and again.

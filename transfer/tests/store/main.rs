@@ -22,5 +22,6 @@ mod refusals;
 mod resumed;
 mod sample;
 mod soak;
+mod staging;
 mod unconditional;
 mod weed;

@@ -205,8 +205,13 @@ impl ObjectStore for S3 {
         }
         let headers = vec![("range", format!("bytes={from}-{}", to - 1))];
         let answer = self.call(&Call { method: "GET", key, query: &[], headers, body: &[] })?;
+        // A store that does not do ranges sends all of it.
+        let stretch = usize::try_from(from).ok().zip(usize::try_from(to).ok());
+        if let (200, Some(bytes)) = (answer.head.status, stretch.and_then(|(from, to)| answer.body.get(from..to))) {
+            return Ok(bytes.to_vec());
+        }
         if answer.head.status != 206 || answer.body.len() as u64 != to - from {
-            let detail = format!("{} bytes came for {from} to {to}: the store does not do ranges", answer.body.len());
+            let detail = format!("{} bytes came for {from} to {to}", answer.body.len());
             return Err(self.nonsense("GET", answer.head.status, detail));
         }
         Ok(answer.body)
