@@ -58,7 +58,7 @@ fn the_next_attempt_restores_the_newest_and_a_zombie_saves_for_nobody() {
         fetched(&third, "restored checkpoint 1 of attempt 2");
         assert_eq!(files(&folder(&third))["model"], b"3");
         assert!(files(&folder(&third))["large"] == noise(PART as usize + 1, 1));
-        assert_eq!(third.run(&["discard", "--release"]).says(), (0, "Done"));
+        assert_eq!(third.run(&["discard", "--release", "--forget"]).says(), (0, "Done"));
         assert!(double.keys().is_empty(), "{:?}", double.keys());
     }
 }
