@@ -1,11 +1,10 @@
 //! What every controller is given: the cluster's client, the caches, the clock, and whether this replica leads.
 
 use crate::{
-    capacity::Capacity, clock::Clock, cloud::CloudView, leader::Leadership, metrics::Metrics, outdated::Outdated, prefetch::Prefetch,
-    queue::Queues, requests::Requests, settings::Settings, watch::Stores,
+    capacity::Capacity, clock::Clock, cloud::CloudView, events::Recorder, leader::Leadership, metrics::Metrics, outdated::Outdated,
+    prefetch::Prefetch, queue::Queues, requests::Requests, settings::Settings, watch::Stores,
 };
 use gpujob_provider_core::Clouds;
-use kube::runtime::events::Recorder;
 use std::sync::Arc;
 
 /// Shared by all controllers of one process.
@@ -21,7 +20,7 @@ pub struct Ctx {
     pub leader: Leadership,
     /// What the operator was told.
     pub settings: Settings,
-    /// Events, one recorder for the process: it aggregates.
+    /// Where events are told.
     pub recorder: Recorder,
     /// The providers.
     pub clouds: Arc<dyn Clouds>,

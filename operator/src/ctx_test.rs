@@ -14,7 +14,6 @@ use gpujob_provider_core::{Clouds, MachineProvider, ProviderError, Scope};
 use http::{Method, Request, Response};
 use jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
-use kube::runtime::events::{Recorder, Reporter};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -48,7 +47,7 @@ impl Surroundings {
         let metrics = Arc::default();
         let two = TwoClouds { hung: hung.clone(), well: well.clone() };
         let ctx = Ctx {
-            recorder: Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None }),
+            recorder: crate::events::Recorder::new(client.clone(), Arc::new(Virtual(Instant::now())), "test".into()),
             client,
             clock: Arc::new(Virtual(Instant::now())),
             stores,

@@ -6,12 +6,11 @@ use crate::http::Readiness;
 use crate::queue::{JobKey, Queues, Receivers, drive};
 use crate::requests::Requests;
 use crate::settings::{Args, Settings};
-use crate::{capacity, cloud, http, job, leader, metrics, node, notice, pool, providers, scheduler, sweep, throttle, watch};
+use crate::{capacity, cloud, events, http, job, leader, metrics, node, notice, pool, providers, scheduler, sweep, throttle, watch};
 use anyhow::Context;
 use gpujob_crds::GpuJob;
 use gpujob_provider_core::Clouds;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use std::sync::{Arc, OnceLock};
@@ -114,7 +113,7 @@ pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOn
     let (leadership, campaign) = candidate.run(shutdown.clone());
     let metrics = Arc::new(metrics::Metrics::default());
     let ctx = Arc::new(Ctx {
-        recorder: Recorder::new(client.clone(), Reporter { controller: "gpujob-operator".into(), instance: Some(identity) }),
+        recorder: events::Recorder::new(client.clone(), clock.clone(), identity),
         client,
         clock,
         stores,

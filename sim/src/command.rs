@@ -8,6 +8,8 @@ use gpujob_sim::run::{Schedule, Verdict, exhaustive, planted, play, random, thre
 use gpujob_sim::scenario::catalog;
 use gpujob_sim::timeline::render;
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,9 @@ pub(crate) struct Args {
     /// Crash after every single write of every scenario (or of the one that --scenario names).
     #[arg(long)]
     exhaustive: bool,
+    /// Stop at the first failure.
+    #[arg(long)]
+    first: bool,
     /// The scenario to show, or to crash in.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["schedules", "replay"])]
     scenario: Option<String>,
@@ -82,12 +87,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     if args.exhaustive {
         let names: Vec<String> =
             scenario.map_or_else(|| catalog::all().iter().map(|s| s.name.to_owned()).collect(), |name| vec![name.to_owned()]);
-        let mut schedules = vec![];
-        for name in &names {
-            let (clean, crashes) = exhaustive::of(name);
-            schedules.push(clean.schedule.clone());
-            schedules.extend(crashes);
-        }
+        let lists = threads::over(&names, args.threads, |name| exhaustive::of(name), |_, _| {});
+        let schedules: Vec<Schedule> =
+            lists.iter().map(|(clean, _)| clean.schedule.clone()).chain(lists.iter().flat_map(|(_, crashes)| crashes.clone())).collect();
         return many(&schedules, args);
     }
     if let Some(count) = args.schedules {
@@ -156,7 +158,8 @@ fn many<T: Named>(items: &[T], args: &Args) -> anyhow::Result<bool> {
     let (done, failed, virtual_s) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let progress = std::io::stderr().is_terminal();
     let work = |item: &T| {
-        let mut verdict = play(&item.schedule());
+        let schedule = item.schedule();
+        let mut verdict = catch_unwind(|| play(&schedule)).unwrap_or_else(|_| Verdict::panicked(&schedule));
         verdict.timeline.clear(); // a replay shows it again
         verdict
     };
@@ -175,8 +178,9 @@ fn many<T: Named>(items: &[T], args: &Args) -> anyhow::Result<bool> {
         } else if n.is_multiple_of(500) {
             eprintln!("{n} of {}, {} failed, {:.0?}", items.len(), failed.load(Ordering::Relaxed), begun.elapsed());
         }
+        if args.first && !verdict.is_good() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let verdicts = threads::over(items, args.threads, work, told);
+    let verdicts = threads::until(items, args.threads, work, told);
     if progress {
         eprintln!();
     }

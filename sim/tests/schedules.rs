@@ -9,10 +9,8 @@ use std::time::Instant;
 
 /// As many cores as CI has. More threads than cores gain nothing: a schedule never waits.
 const THREADS: usize = 2;
-/// Of every scenario this many crash points, spread over its life, beside the clean run. `cargo sim --exhaustive` takes all of them.
-const CRASHES: usize = 10;
-/// How many schedules by chance. `cargo sim --schedules N` runs more.
-const SEEDS: u64 = 100;
+/// How many schedules there are at least: every crash point of every scenario, and then chance. `cargo sim --schedules N` runs more.
+const SCHEDULES: usize = 2_000;
 
 fn judge(schedule: &Schedule) -> Option<String> {
     let verdict = play(schedule);
@@ -25,21 +23,21 @@ fn demand_none(complaints: Vec<Option<String>>, what: &str, begun: Instant) {
     assert!(failed.is_empty(), "{} of {count} schedules failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// The short form: crash points of every scenario, then random schedules. One test: both want all cores.
+/// A crash after every single write of every scenario, then random schedules. One test: both want all cores.
 #[test]
 fn crashes_and_then_chance() {
     let begun = Instant::now();
     let scenarios = catalog::all();
     let lists = threads::over(&scenarios, THREADS, |s| exhaustive::of(s.name), |_, _| {});
-    let mut crashes = vec![];
+    let (mut crashes, clean_runs) = (vec![], lists.len());
     for (clean, more) in lists {
         assert!(clean.is_good(), "{}", clean.complaint());
         assert!(clean.writes > 5, "{} writes only {} times: does it do anything?", clean.schedule.name, clean.writes);
-        let stride = more.len().div_ceil(CRASHES).max(1);
-        crashes.extend(more.into_iter().step_by(stride));
+        crashes.extend(more);
     }
     demand_none(threads::over(&crashes, THREADS, judge, |_, _| {}), "a crash after a write", begun);
-    let seeds: Vec<u64> = (1..=SEEDS).collect();
+    let rest = SCHEDULES.saturating_sub(clean_runs + crashes.len()).max(100);
+    let seeds: Vec<u64> = (1..).take(rest).collect();
     demand_none(threads::over(&seeds, THREADS, |seed| judge(&random::schedule(*seed)), |_, _| {}), "by chance", begun);
 }
 

@@ -66,7 +66,7 @@ impl std::fmt::Display for Asked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.verb, self.resource)?;
         // Events are named after the wall clock by kube's recorder.
-        if !self.name.is_empty() && self.resource != "events" {
+        if !self.name.is_empty() {
             write!(f, "/{}", self.name)?;
         }
         if !self.subresource.is_empty() {

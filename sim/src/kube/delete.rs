@@ -46,17 +46,17 @@ pub(crate) fn delete(state: &mut State, actor: &Actor, target: &Target, options:
     if resource.is("namespaces") && matches!(name.as_str(), "default" | "kube-system" | "kube-public") {
         return Err(Refusal::forbidden(resource, name, "this namespace may not be deleted"));
     }
-    let mut object = live.value.clone();
+    let mut object = Value::clone(&live.value);
     hold(&mut object, options.propagation.as_deref());
     let marked = mark(resource, &mut object, options, actor.now);
     if !marked {
-        return Ok(live.value.clone());
+        return Ok(Value::clone(&live.value));
     }
     let held = object["metadata"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let waits = held || object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or_default() > 0;
     let waits = waits || (resource.is("namespaces") && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()));
     if waits {
-        if object == live.value {
+        if object == *live.value {
             return Ok(object);
         }
         if live.value["metadata"]["deletionTimestamp"].is_null()
@@ -65,13 +65,13 @@ pub(crate) fn delete(state: &mut State, actor: &Actor, target: &Target, options:
             metadata(&mut object)["generation"] = Value::from(generation + 1);
         }
         let stored = settle(state, actor, resource, (namespace.clone(), name.clone()), object);
-        return Ok(stored.value.clone());
+        return Ok(Value::clone(&stored.value));
     }
     // An object that goes at once is never seen marked, but by those who ask for it in the same breath.
-    let last = if resource.is("pods") { object } else { live.value.clone() };
+    let last = if resource.is("pods") { object } else { Value::clone(&live.value) };
     let gone = state.remove(actor, resource, (namespace.clone(), name.clone()), last);
     if matches!(resource.plural.as_str(), "pods" | "serviceaccounts") {
-        return Ok(gone.value.clone());
+        return Ok(Value::clone(&gone.value));
     }
     let mut of = details(name, &resource.group, &resource.plural);
     of["uid"] = live.value["metadata"]["uid"].clone();

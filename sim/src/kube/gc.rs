@@ -70,7 +70,7 @@ fn pass(state: &mut State, now: Timestamp) -> usize {
             [("orphan", orphaning.contains(uid)), ("foregroundDeletion", going.contains(uid) && !waited_for.contains(uid))]
         {
             if over {
-                let mut changed = object.value.clone();
+                let mut changed = Value::clone(&object.value);
                 if let Some(all) = changed["metadata"]["finalizers"].as_array_mut() {
                     all.retain(|f| f != finalizer);
                 }
@@ -91,7 +91,7 @@ fn owners(object: &Stored) -> impl Iterator<Item = &str> {
 }
 
 fn disown(state: &mut State, resource: &'static Resource, key: &Key, object: &Stored, now: Timestamp, drop: impl Fn(&str) -> bool) {
-    let mut changed = object.value.clone();
+    let mut changed = Value::clone(&object.value);
     if let Some(all) = changed["metadata"]["ownerReferences"].as_array_mut() {
         all.retain(|o: &Value| !o["uid"].as_str().is_some_and(&drop));
         if all.is_empty()

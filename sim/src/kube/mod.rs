@@ -128,7 +128,7 @@ impl FakeKube {
     #[must_use]
     pub fn objects(&self, resource: &str) -> Vec<Value> {
         let resource = resource::named(resource).unwrap_or_else(|| panic!("{resource} is not served"));
-        self.with(|state| state.of(resource).values().map(|object| object.value.clone()).collect())
+        self.with(|state| state.of(resource).values().map(|object| Value::clone(&object.value)).collect())
     }
 
     /// The newest revision.

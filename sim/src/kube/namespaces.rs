@@ -27,7 +27,7 @@ pub(crate) fn finish(state: &mut State, now: Timestamp) -> usize {
             }
         }
         if left == 0 {
-            let mut empty = namespace.value.clone();
+            let mut empty = serde_json::Value::clone(&namespace.value);
             empty["spec"]["finalizers"] = json!([]);
             settle(state, &Actor::controller("namespace-controller", "update", now), namespaces, key, empty);
             done += 1;

@@ -29,7 +29,7 @@ pub(crate) fn bind(state: &mut State, actor: &Actor, target: &Target, body: &Val
         "" => {}
         there => return Err(taken(format!("pod {name} is already assigned to node {there:?}"))),
     }
-    let mut object = live.value.clone();
+    let mut object = Value::clone(&live.value);
     object["spec"]["nodeName"] = Value::from(node);
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": written(actor.now)});
     match object["status"]["conditions"].as_array_mut() {
@@ -51,7 +51,7 @@ pub(crate) fn evict(state: &mut State, actor: &Actor, target: &Target, body: &Va
     let pod = Target { subresource: String::new(), ..target.clone() };
     let live = state.get(resource, namespace, name).cloned().ok_or_else(|| Refusal::not_found(resource, name))?;
     let options = Options::read(&body["deleteOptions"], &Query::default());
-    let mut object = live.value.clone();
+    let mut object = Value::clone(&live.value);
     let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
         "lastProbeTime": null, "lastTransitionTime": written(actor.now),

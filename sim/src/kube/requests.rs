@@ -151,7 +151,7 @@ fn patched(
         return applied(state, &actor, target, query, value);
     }
     let live = live(state, target)?;
-    let mut object = live.value.clone();
+    let mut object = Value::clone(&live.value);
     match kind {
         "application/merge-patch+json" => patch::merge(&mut object, value)?,
         "application/json-patch+json" => patch::operations(&mut object, value)?,
@@ -180,7 +180,7 @@ fn applied(state: &mut State, actor: &Actor, target: &Target, query: &Query, val
     }
     let there = state.get(resource, namespace, name).cloned();
     let empty = json!({});
-    let before = there.as_ref().map_or(&empty, |s| &s.value);
+    let before = there.as_ref().map_or(&empty, |s| &*s.value);
     let uid = &value["metadata"]["uid"];
     match &there {
         None if !subresource.is_empty() => return Err(Refusal::not_found(resource, name)),
@@ -237,7 +237,7 @@ fn deleted_all(state: &mut State, actor: &Actor, target: &Target, query: &Query,
     }
     let selector = Selector::of(resource, query)?;
     let chosen = state.of(resource).iter().filter(|(key, o)| key.0 == *namespace && selector.matches(&o.value));
-    let names: Vec<(String, Value)> = chosen.map(|(key, o)| (key.1.clone(), o.value.clone())).collect();
+    let names: Vec<(String, Value)> = chosen.map(|(key, o)| (key.1.clone(), Value::clone(&o.value))).collect();
     let mut gone = vec![];
     for (name, object) in names {
         delete::delete(state, actor, &Target { name, ..target.clone() }, options)?;

@@ -5,11 +5,15 @@ use super::judge::judge;
 use super::refusal::Cause;
 use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A schema with its rules, compiled.
 pub(crate) struct Schema {
     root: Value,
-    rules: CompiledSchema,
+    /// Of the object as such: of its identity, which never changes.
+    whole: CompiledSchema,
+    /// Of each field of the object that has any.
+    rules: BTreeMap<String, CompiledSchema>,
     validator: Validator,
 }
 
@@ -54,9 +58,14 @@ impl Schema {
     pub(crate) fn new(root: Value) -> Self {
         let unknown = unknown(&root);
         assert!(unknown.is_empty(), "the schema uses {unknown:?}, which FakeKube does not check");
-        let rules = compile_schema(&root);
-        assert!(!rules.has_errors(), "{:?}", rules.compilation_errors());
-        Schema { root, rules, validator: Validator::new() }
+        let mut whole = compile_schema(&root);
+        assert!(!whole.has_errors(), "{:?}", whole.compilation_errors());
+        let other = |rule: &&str| rule.contains("self.spec") || rule.contains("self.status") || rule.contains("oldSelf");
+        let rules = root["x-kubernetes-validations"].as_array().into_iter().flatten().filter_map(|v| v["rule"].as_str());
+        let other: Vec<&str> = rules.filter(other).collect();
+        assert!(other.is_empty(), "{other:?} is about the whole object, of which the parts are judged one by one");
+        let rules = std::mem::take(&mut whole.properties).into_iter().filter(|(_, field)| has_rules(field)).collect();
+        Schema { root, whole, rules, validator: Validator::new() }
     }
 
     pub(crate) fn root(&self) -> &Value {
@@ -91,18 +100,20 @@ impl Schema {
     pub(crate) fn judge(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
         let mut causes = vec![];
         let fields = self.root["properties"].as_object().into_iter().flatten();
-        let there = |object: &Value, name: &str| object.get(name).cloned();
         for name in self.root["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if object.get(name).is_none() {
                 causes.push(Cause::required(name, ""));
             }
         }
-        for (name, field) in fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "apiVersion" | "kind")) {
-            let (Some(value), was) = (object.get(name), old.and_then(|old| there(old, name))) else { continue };
-            // What was there before may stay as it is.
-            if was.as_ref() != Some(value) {
-                judge(field, value, name, &mut causes);
-            }
+        // What was there before may stay as it is. The server drops what rules say of it too (`CRDValidationRatcheting`), so
+        // they are not asked.
+        let changed = |name: &&String| {
+            let (is, was) = (object.get(*name), old.and_then(|old| old.get(*name)));
+            !matches!(name.as_str(), "metadata" | "apiVersion" | "kind") && is.is_some() && is != was
+        };
+        let changed: Vec<(&String, &Value)> = fields.filter(|(name, _)| changed(name)).collect();
+        for (name, field) in &changed {
+            judge(field, &object[name.as_str()], name, &mut causes);
         }
         if causes.iter().any(|c| {
             matches!(
@@ -115,11 +126,38 @@ impl Schema {
             causes.push(Cause::invalid("<nil>", "null", why));
             return causes;
         }
-        if let Err(errors) = self.validator.validate_compiled(&self.rules, object, old) {
+        if old.is_none()
+            && let Err(errors) = self.validator.validate_compiled(&self.whole, object, None)
+        {
             causes.extend(errors.into_vec().into_iter().map(|e| Cause::invalid(&e.field_path, &shown(object, &e.field_path), &e.message)));
+        }
+        for (name, _) in changed {
+            let Some(rules) = self.rules.get(name) else { continue };
+            let was = old.and_then(|old| old.get(name));
+            if let Err(errors) = self.validator.validate_compiled(rules, &object[name.as_str()], was) {
+                causes.extend(errors.into_vec().into_iter().map(|e| {
+                    let path = below(name, &e.field_path);
+                    Cause::invalid(&path, &shown(object, &path), &e.message)
+                }));
+            }
         }
         causes
     }
+}
+
+/// The path of a field of the field `name`.
+fn below(name: &str, path: &str) -> String {
+    match path.bytes().next() {
+        None | Some(b'.' | b'[') => format!("{name}{path}"),
+        Some(_) => format!("{name}.{path}"),
+    }
+}
+
+/// Whether a schema has any rule.
+fn has_rules(compiled: &CompiledSchema) -> bool {
+    let inner = compiled.properties.values().chain(compiled.items.as_deref()).chain(compiled.additional_properties.as_deref());
+    let mut inner = inner.chain(&compiled.all_of).chain(&compiled.one_of).chain(&compiled.any_of);
+    !compiled.validations.is_empty() || inner.any(has_rules)
 }
 
 /// How a value at a path is shown beside the message of a rule: its type.

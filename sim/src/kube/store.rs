@@ -14,18 +14,18 @@ pub(crate) type Key = (String, String);
 /// One version of an object. Never changed; shared by the store, the history and the log.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    pub(crate) value: Value,
+    pub(crate) value: Arc<Value>,
     text: OnceLock<Bytes>,
 }
 
 impl Stored {
     fn new(value: Value) -> Arc<Self> {
-        Arc::new(Stored { value, text: OnceLock::new() })
+        Arc::new(Stored { value: Arc::new(value), text: OnceLock::new() })
     }
 
     /// As JSON, written once however many watches send it.
     pub(crate) fn text(&self) -> Bytes {
-        self.text.get_or_init(|| Bytes::from(serde_json::to_vec(&self.value).expect("a value is JSON"))).clone()
+        self.text.get_or_init(|| Bytes::from(serde_json::to_vec(&*self.value).expect("a value is JSON"))).clone()
     }
 
     pub(crate) fn meta(&self, field: &str) -> &str {
@@ -79,7 +79,7 @@ pub struct Write {
 impl Write {
     /// The object after the write; when it is gone, as it was last.
     #[must_use]
-    pub fn object(&self) -> &Value {
+    pub fn object(&self) -> &Arc<Value> {
         &self.object.value
     }
 }

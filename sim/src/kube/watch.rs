@@ -8,7 +8,7 @@ use super::selectors::Selector;
 use super::service::Sight;
 use super::store::{Change, State, Stored};
 use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::future::pending;
 use std::time::Duration;
 use tokio::sync::watch::Receiver;
@@ -186,7 +186,7 @@ impl Watch {
             (true, false) if change.deleted => Some(("DELETED", change.after.text())),
             (true, false) => {
                 // As it was when it was last selected, under the revision at which it no longer is.
-                let mut last = change.before.as_ref()?.value.clone();
+                let mut last = Value::clone(&change.before.as_ref()?.value);
                 last["metadata"]["resourceVersion"] = change.revision.to_string().into();
                 Some(("DELETED", Bytes::from(last.to_string())))
             }

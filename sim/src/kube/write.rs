@@ -87,7 +87,7 @@ pub(crate) fn replace(
     let Target { resource, namespace, name, .. } = target;
     let Proposal { mut object, strict, owners } = proposal;
     identify(target, &mut object)?;
-    let was = &live.value;
+    let was = &*live.value;
     let meta = metadata(&mut object);
     let (asked, is) = (meta["uid"].as_str().unwrap_or_default(), live.meta("uid"));
     if actor.verb == "update" && !asked.is_empty() && asked != is {

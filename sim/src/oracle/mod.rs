@@ -150,7 +150,7 @@ impl Oracle {
         for write in fresh {
             let author = mine.filter(|(.., w)| (w.first..=w.last).contains(&write.number));
             let key: Key = (write.resource.to_string(), write.namespace.clone(), write.name.clone());
-            let new = (!write.deleted).then(|| Arc::new(write.object().clone()));
+            let new = (!write.deleted).then(|| write.object().clone());
             let old = state.mirror.apply(&key, new.as_ref());
             let change = Change {
                 who: author.map_or_else(|| write.manager.clone(), |(who, ..)| who.to_owned()),

@@ -23,9 +23,6 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long a silent leader keeps the Lease, as the chart has it.
-const LEASE: Duration = Duration::from_secs(15);
-
 /// What all processes of a schedule share.
 #[derive(Clone)]
 pub struct Site {
@@ -45,6 +42,8 @@ pub struct Site {
     pub died: UnboundedSender<Died>,
     /// The UID of namespace `kube-system`.
     pub cluster: String,
+    /// How long a silent leader keeps the Lease.
+    pub lease: Duration,
     /// Of all processes that were ever started, by name.
     pub wires: Arc<Mutex<BTreeMap<String, Wire>>>,
 }
@@ -105,7 +104,7 @@ impl Operator {
             requests: Default::default(),
             clouds: Arc::new(WiredClouds::new(site.cloud.clouds_of(who), wire)),
             identity: identity.to_owned(),
-            lease: LEASE,
+            lease: site.lease,
             settings: Settings {
                 transfer_image: "gpujob-transfer:sim".into(),
                 transfer_image_pull_policy: None,

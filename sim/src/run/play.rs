@@ -20,22 +20,32 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// The longest that a schedule may take.
 pub const LIMIT: Duration = Duration::from_secs(2 * 3600);
-/// How long nothing may be written for a schedule to be settled.
-const QUIET: Duration = Duration::from_secs(600);
+/// How long nothing may be written for a schedule to be settled: everything is looked at anew every 300 s, so once within that.
+const QUIET: Duration = Duration::from_secs(320);
+/// The same where nothing goes wrong: two of those, and whatever else is done every few minutes.
+pub(super) const QUIET_CLEAN: Duration = Duration::from_secs(640);
 /// Between two looks of the oracles.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Runs a schedule on a runtime of its own.
 ///
 /// # Panics
-/// When the scenario does not exist, or cannot be set up.
+/// When the scenario does not exist, cannot be set up, or leaves itself in memory.
 #[must_use]
 pub fn play(schedule: &Schedule) -> Verdict {
     let scenario = catalog::named(&schedule.scenario).unwrap_or_else(|| panic!("no scenario {}", schedule.scenario));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     // The future of an operator is not `Send`: it runs where it was made.
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async { Play::new(schedule, scenario).run().await })
+    let (verdict, oracle) = local.block_on(&runtime, async {
+        let play = Play::new(schedule, scenario);
+        let oracle = Arc::downgrade(&play.oracle);
+        (play.run().await, oracle)
+    });
+    drop((local, runtime));
+    // The oracle holds everything else. A hundred thousand schedules would not fit into memory.
+    assert!(oracle.upgrade().is_none(), "something still holds what a schedule was made of");
+    verdict
 }
 
 struct Play<'a> {
@@ -53,6 +63,8 @@ struct Play<'a> {
     mends: BTreeMap<(Instant, usize), Mend>,
     /// Until when delays are excused, whatever else happens.
     excused: Instant,
+    /// How long nothing may be written in the end.
+    quiet: Duration,
 }
 
 /// What was changed for a while.
@@ -71,13 +83,14 @@ impl<'a> Play<'a> {
         let cloud = catalog::cloud(Arc::new(clock.clone()), &scenario);
         let stepped = schedule.faults.iter().any(|f| matches!(f, Fault::At { what: Happening::StepClock { .. }, .. }));
         let oracle = Oracle::new(kube.clone(), cloud.clone(), clock.clone(), timeline.clone(), stepped);
+        let quiet = if schedule.faults.is_empty() { QUIET_CLEAN } else { QUIET };
         let start = Instant::now();
         let at = |(n, fault): (usize, &Fault)| match *fault {
             Fault::At { second, what } => Some(((start + Duration::from_secs(second), n), what)),
             _ => None,
         };
         let agenda = schedule.faults.iter().enumerate().filter_map(at).collect();
-        Play { schedule, scenario, clock, timeline, director, kube, cloud, oracle, agenda, mends: BTreeMap::new(), excused: start }
+        Play { schedule, scenario, clock, timeline, director, kube, cloud, oracle, agenda, mends: BTreeMap::new(), excused: start, quiet }
     }
 
     async fn run(mut self) -> Verdict {
@@ -100,6 +113,7 @@ impl<'a> Play<'a> {
             witness: self.oracle.clone(),
             died,
             cluster,
+            lease: Duration::from_secs(self.schedule.lease_s),
             wires: Arc::default(),
         };
         site.listen();
@@ -126,9 +140,9 @@ impl<'a> Play<'a> {
             let whole_second = self.clock.elapsed().as_secs().is_multiple_of(10);
             let may_be_over = whole_second && steps.is_finished() && self.agenda.is_empty() && self.mends.is_empty();
             let late = start.elapsed() >= LIMIT;
-            if late || (may_be_over && self.oracle.quiet_for() >= QUIET) {
+            if late || (may_be_over && self.oracle.quiet_for() >= self.quiet) {
                 let missing = self.scenario.expect.missing(&stage, self.schedule.faults.is_empty()).await;
-                if missing.is_empty() && self.oracle.quiet_for() >= QUIET {
+                if missing.is_empty() && self.oracle.quiet_for() >= self.quiet {
                     break;
                 }
                 if late {
@@ -139,6 +153,8 @@ impl<'a> Play<'a> {
         }
         self.oracle.finish();
         stage.world.stop();
+        // It holds the processes' wires, which hold the oracle, which holds the cloud.
+        self.cloud.on_write(|_| {});
         self.verdict()
     }
 
@@ -147,7 +163,7 @@ impl<'a> Play<'a> {
             self.oracle.accuse("end", what.as_str());
         }
         let quiet = self.oracle.quiet_for();
-        if quiet < QUIET {
+        if quiet < self.quiet {
             self.oracle.accuse("quiet", format!("still writing after {} s: the last write was {} s ago", LIMIT.as_secs(), quiet.as_secs()));
         }
     }

@@ -1,7 +1,7 @@
 //! Schedules made by chance: any scenario, one to five faults, each at a moment that a clean run of the scenario really has.
 
-use super::play::play;
-use super::schedule::{Schedule, Verdict};
+use super::play::{QUIET_CLEAN, play};
+use super::schedule::{LEASE, LONG_LEASE, Schedule, Verdict};
 use crate::faults::{CallFault, Fault, Happening};
 use crate::scenario::catalog;
 use rand::seq::IndexedRandom;
@@ -37,7 +37,7 @@ pub fn clean(scenario: &str) -> Arc<Verdict> {
 #[must_use]
 pub fn extent(scenario: &str) -> Extent {
     let run = clean(scenario);
-    Extent { writes: run.writes, requests: run.requests, calls: run.calls, seconds: run.seconds.saturating_sub(600) }
+    Extent { writes: run.writes, requests: run.requests, calls: run.calls, seconds: run.seconds.saturating_sub(QUIET_CLEAN.as_secs()) }
 }
 
 /// The schedule of a seed.
@@ -48,8 +48,10 @@ pub fn schedule(seed: u64) -> Schedule {
     let scenario = scenarios.choose(&mut chance).expect("there are scenarios");
     let extent = extent(scenario.name);
     let replicas = scenario.replicas.max(chance.random_range(1..=2));
+    // Some lone replicas keep the real Lease too: it counts when one comes back under another name.
+    let lease_s = if replicas > 1 || chance.random_bool(0.25) { LEASE } else { LONG_LEASE };
     let faults = (0..chance.random_range(1..=5)).map(|_| fault(&mut chance, &extent)).collect();
-    Schedule { name: seed.to_string(), scenario: scenario.name.to_owned(), seed, replicas, faults }
+    Schedule { name: seed.to_string(), scenario: scenario.name.to_owned(), seed, replicas, lease_s, faults }
 }
 
 fn fault(chance: &mut ChaCha8Rng, extent: &Extent) -> Fault {

@@ -17,15 +17,23 @@ pub struct Schedule {
     pub seed: u64,
     /// Replicas of the operator.
     pub replicas: usize,
+    /// Seconds that a silent leader keeps the Lease.
+    pub lease_s: u64,
     /// What goes wrong.
     pub faults: Vec<Fault>,
 }
+
+/// The Lease as the chart has it, in seconds.
+pub(super) const LEASE: u64 = 15;
+/// The Lease of a replica that has no rival: its renewals would be most of all writes, and prove nothing.
+pub(super) const LONG_LEASE: u64 = 60;
 
 impl Schedule {
     /// A scenario in which nothing goes wrong but what it says itself.
     #[must_use]
     pub fn clean(scenario: &str, replicas: usize) -> Self {
-        Schedule { name: format!("{scenario}/clean"), scenario: scenario.to_owned(), seed: 0, replicas, faults: vec![] }
+        let lease_s = if replicas == 1 { LONG_LEASE } else { LEASE };
+        Schedule { name: format!("{scenario}/clean"), scenario: scenario.to_owned(), seed: 0, replicas, lease_s, faults: vec![] }
     }
 
     /// A scenario with a crash after its nth write, and a process that is back after 5 s.
@@ -42,7 +50,7 @@ impl Schedule {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {} replicas", self.name, self.scenario, self.replicas)?;
+        write!(f, "{} ({}, {} replicas, lease {} s", self.name, self.scenario, self.replicas, self.lease_s)?;
         for fault in &self.faults {
             write!(f, "; {fault}")?;
         }
@@ -91,6 +99,22 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Of a schedule in which something panicked: what is on standard error.
+    #[must_use]
+    pub fn panicked(schedule: &Schedule) -> Self {
+        let violation = Violation { second: 0, oracle: "panic", what: "something panicked: see standard error".into() };
+        Verdict {
+            schedule: schedule.clone(),
+            violations: vec![violation],
+            timeline: vec![],
+            digest: 0,
+            writes: 0,
+            requests: 0,
+            calls: 0,
+            seconds: 0,
+        }
+    }
+
     /// Whether every promise was kept.
     #[must_use]
     pub fn is_good(&self) -> bool {

@@ -1,10 +1,24 @@
 //! Many schedules on a few threads: each with a runtime of its own, results in the order of the schedules.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Maps `work` over `items` on `threads` threads. `done` is told of each result as it comes, with its place, from those threads.
 pub fn over<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync, done: impl Fn(usize, &R) + Sync) -> Vec<R> {
+    until(items, threads, work, |n, result| {
+        done(n, result);
+        Continue(())
+    })
+}
+
+/// The same until `done` has had enough: the results of what was begun by then.
+pub fn until<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> R + Sync,
+    done: impl Fn(usize, &R) -> ControlFlow<()> + Sync,
+) -> Vec<R> {
     let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
@@ -13,7 +27,9 @@ pub fn over<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> 
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(n) else { return };
                     let result = work(item);
-                    done(n, &result);
+                    if done(n, &result) == Break(()) {
+                        next.store(items.len(), Ordering::Relaxed);
+                    }
                     results.lock().expect("no panic holds this lock").push((n, result));
                 }
             });
@@ -26,6 +42,15 @@ pub fn over<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn enough_is_enough() {
+        let items: Vec<u64> = (0..100).collect();
+        let done = super::until(&items, 1, |n| *n, |_, n| if *n == 7 { Break(()) } else { Continue(()) });
+        assert_eq!(done, (0..=7).collect::<Vec<_>>());
+    }
+
     #[test]
     fn results_come_in_order() {
         let items: Vec<u64> = (0..100).collect();

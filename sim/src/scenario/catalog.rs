@@ -1,5 +1,6 @@
 //! All scenarios. The first ten are the ones that are run with a crash after every single write.
 
+use super::by_hand::replaced;
 use super::objects::{job, job_without_results, namespace, pool};
 use super::{Act, End, Expect, JobExpect, Scenario, Step, When};
 use crate::cloud::{FakeCloud, Places};
@@ -12,20 +13,20 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// One type, so that what is bought is known.
-const ONE: &[&str] = &["g6.xlarge"];
-const SPOT: &[&str] = &["spot"];
+pub(super) const ONE: &[&str] = &["g6.xlarge"];
+pub(super) const SPOT: &[&str] = &["spot"];
 const BOTH: &[&str] = &["spot", "on-demand"];
 
-fn minutes(n: u64) -> Duration {
+pub(super) fn minutes(n: u64) -> Duration {
     Duration::from_secs(60 * n)
 }
 
-fn seconds(n: u64) -> Duration {
+pub(super) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
 /// A job that delivers in one attempt, and nothing else.
-fn base(name: &'static str, about: &'static str) -> Scenario {
+pub(super) fn base(name: &'static str, about: &'static str) -> Scenario {
     Scenario {
         name,
         about,
@@ -39,7 +40,7 @@ fn base(name: &'static str, about: &'static str) -> Scenario {
     }
 }
 
-fn succeeds(name: &'static str, attempts: RangeInclusive<i32>) -> JobExpect {
+pub(super) fn succeeds(name: &'static str, attempts: RangeInclusive<i32>) -> JobExpect {
     JobExpect { name, end: End::Succeeded, attempts, failures: 0, delivered: Some(Ended::Succeeded) }
 }
 
@@ -47,7 +48,7 @@ fn gone(name: &'static str) -> JobExpect {
     JobExpect { name, end: End::Gone, attempts: 0..=9, failures: 0, delivered: None }
 }
 
-fn running(job: &'static str, later: Duration) -> When {
+pub(super) fn running(job: &'static str, later: Duration) -> When {
     When::Runs { job, nth: 1, later }
 }
 
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Scenario> {
         doomed(),
         checkpoints(),
         late(),
+        replaced(),
     ]
 }
 

@@ -5,7 +5,7 @@ use super::resource;
 use crate::cloud::FakeCloud;
 use crate::world::World;
 use gpujob_crds::{GpuJob, GpuNode};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use serde_json::json;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub enum Act {
     Interrupt(&'static str, Duration),
     /// The job is deleted.
     DeleteJob(&'static str),
+    /// The job is deleted, its finalizers are taken away by force, and the same is applied again.
+    Replace(&'static str),
     /// The pool is deleted.
     DeletePool,
     /// The namespace of all jobs is deleted.
@@ -105,6 +107,11 @@ impl Stage {
                 }
             }
             Act::DeleteJob(job) => self.delete("GpuJob", Some(NAMESPACE), job).await,
+            Act::Replace(job) => {
+                if let Err(error) = self.replace(job).await {
+                    tracing::warn!(job, %error, "scenario: replace");
+                }
+            }
             Act::DeletePool => self.delete("GpuPool", None, POOL).await,
             Act::DeleteNamespace => self.delete("Namespace", None, NAMESPACE).await,
             Act::DeleteGpuNode(job) => {
@@ -133,6 +140,18 @@ impl Stage {
             }
             Act::Cloud(change) => change(&self.cloud),
         }
+    }
+
+    async fn replace(&self, job: &str) -> kube::Result<()> {
+        let api: Api<GpuJob> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let old = api.get(job).await?;
+        api.delete(job, &DeleteParams::default()).await?;
+        if api.get_opt(job).await?.is_some() {
+            let bare = json!({"metadata": {"finalizers": null}});
+            api.patch(job, &PatchParams::default(), &Patch::Merge(&bare)).await?;
+        }
+        api.create(&PostParams::default(), &GpuJob::new(job, old.spec)).await?;
+        Ok(())
     }
 
     /// The GpuNode that holds a reservation of this job.
