@@ -233,7 +233,8 @@ fn get(request: &Request, objects: &Objects, out: &mut dyn Stream) -> Result<()>
     if range.is_some() {
         head.push_str(&format!("content-range: bytes {from}-{}/{}\r\n", to.max(1) - 1, object.size));
     }
-    if !object.crc64nvme.is_empty() {
+    // Of the whole object: with a stretch of it, clients would take it for the stretch's.
+    if !object.crc64nvme.is_empty() && (from, to) == (0, object.size) {
         head.push_str(&format!("x-amz-checksum-crc64nvme: {}\r\nx-amz-checksum-type: FULL_OBJECT\r\n", object.crc64nvme));
     }
     head.push_str("\r\n");
