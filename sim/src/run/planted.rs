@@ -165,7 +165,7 @@ impl Copy {
             if output.status.code() == Some(1) {
                 let text = String::from_utf8_lossy(&output.stdout);
                 let mut lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-                let (first, last) = (lines.next().unwrap_or_default(), lines.last().unwrap_or_default());
+                let (first, last) = (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
                 let (schedule, why) = (&first["schedule"], &first["violations"][0]);
                 let word = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
                 let by = format!(
