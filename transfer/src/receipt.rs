@@ -57,8 +57,10 @@ pub mod reason {
     pub const RESULTS_REUSED: &str = "ResultsReused";
     /// A sealed file is neither in staging nor at its destination: the attempt is lost, run it again.
     pub const STAGED_FILE_LOST: &str = "StagedFileLost";
-    /// The store does not do conditional writes.
+    /// The store does not do conditional writes: results are published below `<to>attempt-<n>/`.
     pub const NO_CONDITIONAL_WRITES: &str = "NoConditionalWrites";
+    /// The store does not check uploads by the kind of checksum that the job names.
+    pub const INTEGRITY_NOT_HONOURED: &str = "IntegrityNotHonoured";
     /// A defect of gpujob-transfer.
     pub const INTERNAL: &str = "Internal";
 }
@@ -126,6 +128,9 @@ pub struct Receipt {
     pub bytes: u64,
     /// How long the role worked, in seconds.
     pub seconds: f64,
+    /// The store does no conditional writes, so results go below this folder of the destination: `attempt-<n>/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_under: Option<String>,
     /// The manifest, once results are committed.
     pub manifest: Option<ManifestRef>,
     /// How the attempt whose results are committed had ended.
@@ -145,7 +150,7 @@ pub struct Receipt {
 /// Where the manifest is, and what it must hash to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestRef {
-    /// Key below the destination: `.gpujob/manifest.json`.
+    /// Key below the destination: `.gpujob/manifest.json`, or that in [`Receipt::published_under`].
     pub key: String,
     /// SHA-256 of its bytes, in hex.
     pub sha256: String,
@@ -195,6 +200,7 @@ impl Receipt {
             files: 0,
             bytes: 0,
             seconds: 0.0,
+            published_under: None,
             manifest: None,
             committed: None,
             holder: None,

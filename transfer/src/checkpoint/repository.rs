@@ -38,7 +38,7 @@ impl Repository {
         let place = Location::parse(&wanted.to).map_err(|e| Fault::invalid(e.to_string()))?.folder();
         let job = &context.spec.job.uid;
         Ok(Some(Repository {
-            store: Box::new(open(&place.bucket)?),
+            store: open(&place, context.spec.integrity)?,
             // Below `.gpujob/`, which is no content of a destination and no input.
             root: format!("{}.gpujob/checkpoints/{job}-{}/", place.key, context.spec.index),
             me: Writer { attempt: context.spec.attempt, pod_uid: context.pod_uid.clone(), process: context.nonce.clone() },

@@ -1,11 +1,12 @@
 //! A destination: a prefix of a bucket, and the driver of its epoch object.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::epoch::{Decision, Epoch, Policy, Refusal};
 use crate::plan::{CONTROL, EPOCH_KEY, RECEIPT_KEY};
 use crate::receipt::{Receipt, reason};
-use crate::store::{Class, Condition, Info, ObjectStore, read};
+use crate::store::{Class, Condition, Info, ObjectStore, StoreError, read};
 
 use super::Fault;
 
@@ -17,6 +18,10 @@ pub struct Destination {
     /// The bucket.
     pub store: Box<dyn ObjectStore>,
     prefix: String,
+    /// This attempt's own folder, should the store not do conditional writes.
+    folder: String,
+    /// Set once it is known that it does not.
+    moved: OnceLock<()>,
 }
 
 /// What came of [`Destination::change`].
@@ -31,22 +36,44 @@ pub enum Changed {
 impl Destination {
     /// `prefix` ends with a slash or is empty.
     pub fn new(store: Box<dyn ObjectStore>, prefix: String) -> Destination {
-        Destination { store, prefix }
+        Destination { store, prefix, folder: String::new(), moved: OnceLock::new() }
+    }
+
+    /// For an attempt, which has a folder of its own where the store does not do conditional writes.
+    #[must_use]
+    pub fn of_attempt(mut self, attempt: u32) -> Destination {
+        self.folder = format!("attempt-{attempt}/");
+        self
+    }
+
+    /// From now on everything goes to the attempt's own folder, without conditions.
+    pub(super) fn go_under(&self) {
+        let _ = self.moved.set(());
+    }
+
+    /// The attempt's own folder, if that is where everything goes.
+    pub fn under(&self) -> Option<String> {
+        self.moved.get().map(|()| self.folder.clone())
+    }
+
+    /// What every key begins with.
+    fn root(&self) -> String {
+        if self.moved.get().is_some() { format!("{}{}", self.prefix, self.folder) } else { self.prefix.clone() }
     }
 
     /// The key of something below the destination.
     pub fn key(&self, below: &str) -> String {
-        format!("{}{below}", self.prefix)
+        format!("{}{below}", self.root())
     }
 
     /// For people.
     pub fn name(&self) -> String {
-        self.store.name(&self.prefix)
+        self.store.name(&self.root())
     }
 
     /// Bytes left for a name below the destination.
     pub fn room(&self) -> usize {
-        crate::plan::KEY_LIMIT.saturating_sub(self.prefix.len())
+        crate::plan::KEY_LIMIT.saturating_sub(self.root().len())
     }
 
     /// The epoch and its version.
@@ -54,14 +81,35 @@ impl Destination {
     /// # Errors
     /// The store's; `DestinationInUse` when the object is not an epoch that this version understands.
     pub fn epoch(&self) -> Result<Option<(Epoch, Info)>, Fault> {
-        let Some((bytes, info)) = read(&*self.store, &self.key(EPOCH_KEY), SMALL)? else { return Ok(None) };
+        let found = self.epoch_at(&self.key(EPOCH_KEY))?;
+        if found.is_some() || self.moved.get().is_some() || self.folder.is_empty() {
+            return Ok(found);
+        }
+        // `fetch` may have found that the store does not do conditional writes.
+        let below = self.epoch_at(&format!("{}{}{EPOCH_KEY}", self.prefix, self.folder))?;
+        if below.is_some() {
+            self.go_under();
+        }
+        Ok(below)
+    }
+
+    /// The epoch object of that key.
+    pub(super) fn epoch_at(&self, key: &str) -> Result<Option<(Epoch, Info)>, Fault> {
+        let Some((bytes, info)) = read(&*self.store, key, SMALL)? else { return Ok(None) };
         match serde_json::from_slice::<Epoch>(&bytes) {
             Ok(epoch) if epoch.v == 1 => Ok(Some((epoch, info))),
-            _ => Err(Fault::permanent(
-                reason::DESTINATION_IN_USE,
-                format!("{} is no epoch of this version of GpuJob", self.store.name(&self.key(EPOCH_KEY))),
-            )),
+            _ => {
+                Err(Fault::permanent(reason::DESTINATION_IN_USE, format!("{} is no epoch of this version of GpuJob", self.store.name(key))))
+            }
         }
+    }
+
+    /// Writes a control object if the condition holds; in an attempt's own folder without one: nobody else writes there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn put_if(&self, key: &str, bytes: &[u8], condition: Condition<'_>) -> Result<String, StoreError> {
+        if self.moved.get().is_some() { self.store.put(key, bytes) } else { self.store.put_if(key, bytes, condition) }
     }
 
     /// Reads the epoch, asks `decide`, and writes what it says; repeated until a write is known to be ours or nothing
@@ -84,8 +132,9 @@ impl Destination {
             };
             let bytes = serde_json::to_vec(&next).expect("an epoch has only string keys");
             let condition = found.as_ref().map_or(Condition::Absent, |(_, info)| Condition::Version(&info.version));
-            match self.store.put_if(&self.key(EPOCH_KEY), &bytes, condition) {
+            match self.put_if(&self.key(EPOCH_KEY), &bytes, condition) {
                 Ok(_) => return Ok(Changed::Written(next)),
+                Err(e) if e.class == Class::NotImplemented => return Err(Fault::permanent(reason::NO_CONDITIONAL_WRITES, e.to_string())),
                 // Lost the race, or won it and lost the answer: only reading tells.
                 Err(e) if matches!(e.class, Class::PreconditionFailed | Class::Conflict) => wrote = Some(next),
                 Err(e) => return Err(e.into()),
@@ -100,12 +149,12 @@ impl Destination {
     /// # Errors
     /// The store's.
     pub fn occupied(&self) -> Result<bool, Fault> {
-        let control = self.key(CONTROL);
+        let (root, control) = (self.root(), self.key(CONTROL));
         let mut page = None;
         loop {
-            let found = self.store.list(&self.prefix, page.as_deref())?;
+            let found = self.store.list(&root, page.as_deref())?;
             // A folder marker of the destination itself is no content.
-            if found.objects.iter().any(|(key, _)| !key.starts_with(&control) && *key != self.prefix) {
+            if found.objects.iter().any(|(key, _)| !key.starts_with(&control) && *key != root) {
                 return Ok(true);
             }
             page = found.next;
@@ -120,10 +169,10 @@ impl Destination {
     /// # Errors
     /// The store's.
     pub fn keys(&self, below: &str) -> Result<Vec<String>, Fault> {
-        let (mut keys, mut page) = (vec![], None);
+        let (root, mut keys, mut page) = (self.root(), vec![], None);
         loop {
             let found = self.store.list(&self.key(below), page.as_deref())?;
-            keys.extend(found.objects.into_iter().filter_map(|(k, _)| k.strip_prefix(&self.prefix).map(str::to_string)));
+            keys.extend(found.objects.into_iter().filter_map(|(k, _)| k.strip_prefix(&root).map(str::to_string)));
             page = found.next;
             if page.is_none() {
                 return Ok(keys);

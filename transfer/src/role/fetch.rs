@@ -11,12 +11,12 @@ use crate::plan::{STAGING, staging};
 use crate::progress::{Meter, count, say, size};
 use crate::receipt::{Outcome, Receipt, Role, reason};
 use crate::store::ObjectStore;
-use crate::store::location::Location;
+use crate::store::location::{Location, Scheme};
 
 use super::commit::committed;
 use super::destination::{Changed, Destination};
 use super::roll::{Rolled, forward};
-use super::{Context, Fault, download, open, stage, sweep};
+use super::{Context, Fault, download, open, stage, sweep, unconditional};
 
 /// Downloads at a time.
 const THREADS: usize = 8;
@@ -26,11 +26,20 @@ const THREADS: usize = 8;
 /// # Errors
 /// A refused or lost claim, a missing input, a full disk, and the stores'.
 pub fn run(context: &Context) -> Result<Receipt, Fault> {
+    let mut under = None;
     if let Some(to) = context.destination()? {
-        if let Some(done) = take(context, &to)? {
+        let taken = match take(context, &to) {
+            Err(fault) if unconditional::because(context, &to, &fault)? => {
+                say(&format!("{fault}"));
+                unconditional::take(context, &to)?
+            }
+            other => other?,
+        };
+        if let Some(done) = taken {
             return Ok(done);
         }
         say(&format!("attempt {} has claimed {}", context.spec.attempt, to.name()));
+        under = to.under();
     }
     if let Some(results) = &context.spec.results
         && Path::new(&results.path).is_dir()
@@ -42,7 +51,7 @@ pub fn run(context: &Context) -> Result<Receipt, Fault> {
     if let Some(restored) = restored {
         receipt.message = format!("{}; {}", receipt.message, restored.said());
     }
-    Ok(receipt)
+    Ok(Receipt { published_under: under, ..receipt })
 }
 
 /// Claims the destination; a receipt when there is nothing left to run.
@@ -53,6 +62,7 @@ fn take(context: &Context, to: &Destination) -> Result<Option<Receipt>, Fault> {
         let policy = to.policy(&context.spec)?;
         match to.change(|found| claim(&me, found, policy))? {
             Changed::Written(epoch) => {
+                unconditional::prove(to, &epoch)?;
                 if epoch.seq > 1 {
                     sweep_others(to, &me)?;
                 }
@@ -93,15 +103,16 @@ fn sweep_others(to: &Destination, me: &Actor) -> Result<(), Fault> {
 }
 
 fn inputs(context: &Context) -> Result<Receipt, Fault> {
-    let mut buckets: HashMap<String, Arc<dyn ObjectStore>> = HashMap::new();
+    let mut buckets: HashMap<(Scheme, String), Arc<dyn ObjectStore>> = HashMap::new();
     let mut wanted = vec![];
     for input in &context.spec.inputs {
         let place = Location::parse(&input.from).map_err(|e| Fault::invalid(e.to_string()))?;
-        let store = match buckets.get(&place.bucket) {
+        let bucket = (place.scheme, place.bucket.clone());
+        let store = match buckets.get(&bucket) {
             Some(store) => store.clone(),
             None => {
-                let store: Arc<dyn ObjectStore> = Arc::new(open(&place.bucket)?);
-                buckets.insert(place.bucket.clone(), store.clone());
+                let store: Arc<dyn ObjectStore> = Arc::from(open(&place, None)?);
+                buckets.insert(bucket, store.clone());
                 store
             }
         };

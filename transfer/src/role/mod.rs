@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::epoch::Actor;
 use crate::receipt::{Receipt, Role};
-use crate::spec::{FOLDERS_ENV, POD_DIR, POD_UID_ENV, SPEC_ENV, STATE_DIR, TransferSpec};
+use crate::spec::{FOLDERS_ENV, Integrity, POD_DIR, POD_UID_ENV, SPEC_ENV, STATE_DIR, TransferSpec};
 use crate::store::location::Location;
-use crate::store::s3::S3;
+use crate::store::{self, ObjectStore};
 
 pub mod commit;
 pub mod destination;
@@ -21,6 +21,7 @@ mod roll;
 pub mod stage;
 pub mod supervise;
 mod sweep;
+mod unconditional;
 mod upload;
 mod walk;
 
@@ -93,8 +94,8 @@ impl Context {
     pub fn destination(&self) -> Result<Option<Destination>, Fault> {
         let Some(results) = &self.spec.results else { return Ok(None) };
         let place = Location::parse(&results.to).map_err(|e| Fault::invalid(e.to_string()))?.folder();
-        let store = open(&place.bucket)?;
-        Ok(Some(Destination::new(Box::new(store), place.key)))
+        let store = open(&place, self.spec.integrity)?;
+        Ok(Some(Destination::new(store, place.key).of_attempt(self.spec.attempt)))
     }
 
     /// A receipt of this role with the time it took.
@@ -111,9 +112,9 @@ fn absolute(path: &str) -> Result<(), Fault> {
     Err(Fault::invalid(format!("{path:?} is not an absolute path")))
 }
 
-/// A bucket by the environment's credentials.
-pub(crate) fn open(bucket: &str) -> Result<S3, Fault> {
-    Ok(S3::from_env(bucket, &|name| std::env::var(name).ok())?)
+/// A bucket by the environment's credentials. What has to be asked of it is asked below `place`, if that is a folder.
+pub(crate) fn open(place: &Location, integrity: Option<Integrity>) -> Result<Box<dyn ObjectStore>, Fault> {
+    Ok(store::open(place, integrity, &|name| std::env::var(name).ok())?)
 }
 
 /// Runs one role, whatever happens in it, to a receipt.

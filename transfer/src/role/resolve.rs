@@ -9,7 +9,7 @@ use crate::receipt::{Outcome, Receipt, Role, reason};
 use super::commit::committed;
 use super::destination::Changed;
 use super::roll::{Rolled, forward};
-use super::{Context, Fault, sweep};
+use super::{Context, Fault, sweep, unconditional};
 
 /// Answers `AlreadyCommitted` (with the stored receipt), `RolledForward`, or `Free`.
 ///
@@ -19,6 +19,9 @@ pub fn run(context: &Context) -> Result<Receipt, Fault> {
     let Some(to) = context.destination()? else {
         return Ok(Receipt::new(Role::Resolve, Outcome::Free, "the job keeps no results"));
     };
+    if let Some(answer) = unconditional::resolved(context, &to)? {
+        return Ok(answer);
+    }
     let me = context.actor();
     loop {
         let policy = to.policy(&context.spec)?;

@@ -35,6 +35,8 @@ pub enum Class {
     Unreachable,
     /// The store does not know this request.
     NotImplemented,
+    /// The store does not check uploads in the way that the job asks for.
+    NotHonoured,
     /// The object is larger than what was expected of it.
     TooLarge,
     /// The receiver of a download ended it.
@@ -119,7 +121,8 @@ impl Class {
             Class::ClockSkew => "ClockSkew",
             Class::SlowDown | Class::Unavailable => reason::STORE_UNAVAILABLE,
             Class::Unreachable => reason::STORE_UNREACHABLE,
-            Class::NotImplemented => reason::NO_CONDITIONAL_WRITES,
+            Class::NotImplemented => "StoreUnsupported",
+            Class::NotHonoured => reason::INTEGRITY_NOT_HONOURED,
             Class::PreconditionFailed | Class::Conflict | Class::NoSuchUpload => "StoreConflict",
             Class::TooLarge | Class::Stopped | Class::Refused => "StoreRefused",
         }
@@ -137,7 +140,8 @@ impl Class {
             Class::SlowDown | Class::Unavailable => "the store is busy or failing: try again later",
             Class::Unreachable => "check AWS_ENDPOINT_URL_S3, DNS and the network from the cluster",
             Class::BadDigest => "bytes were damaged on the way, or the file was being written: try again",
-            Class::NotImplemented => "use a store that supports conditional writes (If-Match, If-None-Match)",
+            Class::NotImplemented => "use a store that supports this request",
+            Class::NotHonoured => "leave integrity out, so that the strongest kind that the store checks is used",
             Class::PreconditionFailed | Class::Conflict | Class::NoSuchUpload => "try again",
             Class::TooLarge | Class::Stopped | Class::Refused => "see the store's answer",
         }

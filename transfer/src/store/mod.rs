@@ -3,12 +3,15 @@
 use std::ops::ControlFlow;
 
 use crate::checksum::Stored;
+use crate::spec::Integrity;
 
+pub mod conditional;
 mod error;
 pub mod location;
 pub mod s3;
 
 pub use error::{Class, StoreError};
+use location::{Location, Scheme};
 
 /// What a store says about an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +59,17 @@ pub trait ObjectStore: Send + Sync {
     /// Streams an object in order, and goes on where it was when the connection breaks.
     fn get(&self, key: &str, sink: Sink<'_>) -> Result<Info, StoreError>;
 
-    /// Writes an object; the store checks it against its CRC-64/NVME. Returns its version.
+    /// What uploads are checked by, as `crc64nvme`. Where that is not known, the first call asks with a write that must be
+    /// refused, below the folder that the store was opened for.
+    ///
+    /// # Errors
+    /// Those of a write, and [`Class::NotHonoured`] when the job asks for a kind that this store does not check.
+    fn integrity(&self) -> Result<&'static str, StoreError>;
+
+    /// A version that no object has.
+    fn no_version(&self) -> String;
+
+    /// Writes an object, checked by [`ObjectStore::integrity`]. Returns its version.
     fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError>;
 
     /// Writes an object only if the condition holds. Returns its version.
@@ -65,13 +78,13 @@ pub trait ObjectStore: Send + Sync {
     /// Lists what begins with `prefix`, a page a call.
     fn list(&self, prefix: &str, page: Option<&str>) -> Result<Page, StoreError>;
 
-    /// Begins a multipart upload whose whole-object checksum is CRC-64/NVME. Returns its id.
+    /// Begins a multipart upload. Returns its id.
     fn create_upload(&self, key: &str) -> Result<String, StoreError>;
 
-    /// Sends part `number` (from 1). Returns its ETag.
+    /// Sends part `number` (from 1). Returns what `complete_upload` needs of it: an ETag, mostly.
     fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError>;
 
-    /// Makes the object of the parts whose ETags are given, if its CRC-64/NVME is `crc64nvme`.
+    /// Makes the object of these parts; a store that checks CRC-64/NVME refuses unless the whole one is `crc64nvme`.
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError>;
 
     /// Forgets an upload and its parts. One that does not exist is fine.
@@ -82,6 +95,29 @@ pub trait ObjectStore: Send + Sync {
 
     /// Removes an object. One that does not exist is fine.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+}
+
+/// The store of a place, with the credentials that the environment names. Connects to nothing.
+///
+/// `integrity` is what the job asks for; the strongest kind that the store honours when it asks for none.
+///
+/// # Errors
+/// [`Class::InvalidCredentials`] when there are none, [`Class::Refused`] when an endpoint is no URL.
+pub fn open(
+    place: &Location,
+    integrity: Option<Integrity>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Box<dyn ObjectStore>, StoreError> {
+    match place.scheme {
+        Scheme::S3 => Ok(Box::new(s3::S3::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
+        Scheme::Gs => Err(StoreError {
+            class: Class::NotImplemented,
+            request: format!("gs://{}", place.bucket),
+            status: 0,
+            code: String::new(),
+            detail: "not supported yet".into(),
+        }),
+    }
 }
 
 /// Reads a small object whole.

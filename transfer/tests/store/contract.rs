@@ -1,64 +1,11 @@
 //! What the roles rely on, asked of the store itself.
 
-use std::sync::Barrier;
-
 use gpujob_transfer::checksum::{crc64nvme, crc64nvme_text};
 use gpujob_transfer::plan::PART;
-use gpujob_transfer::store::{Class, Condition, ObjectStore, read};
+use gpujob_transfer::store::{Class, ObjectStore};
 
 use crate::attempt::{noise, objects};
 use crate::weed::weed;
-
-/// First of all cases: without it no epoch means anything. SeaweedFS lets racers for one key through about four a second,
-/// so the full width is tried in few rounds and the many rounds are narrow; the soak has all 200 of 64.
-#[test]
-fn of_64_racing_conditional_puts_exactly_one_wins() {
-    race(64, 2);
-}
-
-#[test]
-fn of_6_racing_conditional_puts_exactly_one_wins_20_times() {
-    race(6, 20);
-}
-
-fn race(racers: usize, rounds: usize) {
-    let bucket = weed().bucket("race");
-    let stores: Vec<_> = (0..racers).map(|_| weed().store(&bucket)).collect();
-    // First contact has a short patience of its own.
-    assert!(stores.iter().all(|store| store.head("x").is_ok()));
-    let mut version: Option<String> = None;
-    for round in 0..rounds {
-        // On absence first, then on the version that the last round left.
-        let key = format!("epoch-{}", round / 4);
-        if round % 4 == 0 {
-            version = None;
-        }
-        let start = Barrier::new(racers);
-        let outcomes: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = stores
-                .iter()
-                .enumerate()
-                .map(|(racer, store)| {
-                    let (key, start, version) = (&key, &start, version.as_deref());
-                    scope.spawn(move || {
-                        let body = format!("round {round} racer {racer}");
-                        start.wait();
-                        store.put_if(key, body.as_bytes(), version.map_or(Condition::Absent, Condition::Version)).map(|_| body)
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|t| t.join().unwrap()).collect()
-        });
-        for lost in outcomes.iter().filter_map(|o| o.as_ref().err()) {
-            assert!(matches!(lost.class, Class::PreconditionFailed | Class::Conflict), "round {round}: {lost}");
-        }
-        let won: Vec<_> = outcomes.iter().filter_map(|o| o.as_ref().ok()).collect();
-        assert_eq!(won.len(), 1, "round {round}");
-        let (bytes, info) = read(&stores[0], &key, 1000).unwrap().unwrap();
-        assert_eq!(String::from_utf8(bytes).unwrap(), *won[0], "round {round}");
-        version = Some(info.version);
-    }
-}
 
 #[test]
 fn objects_keep_their_checksum_also_when_copied() {

@@ -1,13 +1,16 @@
 //! The calls of [`ObjectStore`], in S3's words.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use super::framing::{Framing, Head};
-use super::{Answer, Call, S3, Try, failure, stored, xml};
-use crate::checksum::{crc64nvme, crc64nvme_text};
+use super::{Answer, Call, S3, Try, failure, integrity, stored, xml};
+use crate::spec::Integrity;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
+/// Between a part's ETag and its SHA-256, where completing needs both.
+const AND: char = '|';
 
 fn etag(head: &Head) -> String {
     head.get("etag").unwrap_or_default().to_string()
@@ -48,10 +51,36 @@ fn page(root: &xml::Element, asked: Option<&str>) -> Result<Page, String> {
 
 impl S3 {
     fn write(&self, key: &str, query: &[(&str, &str)], body: &[u8], more: Option<(&'static str, String)>) -> Result<String, StoreError> {
-        let mut headers = vec![(CRC, crc64nvme_text(crc64nvme(body)))];
+        // CreateBucket (only tests do it) has no folder to ask in.
+        let kind = if key.is_empty() { Integrity::Crc64nvme } else { self.kind()? };
+        let mut headers: Vec<_> = integrity::header(kind, body).into_iter().collect();
         headers.extend(more);
-        let answer = self.call(&Call { method: "PUT", key, query, headers, body })?;
+        let call = Call { method: "PUT", key, query, headers, body };
+        let answer = self.repeat(|| {
+            let answer = self.try_call(&call)?;
+            if kind == Integrity::None && self.damaged(&answer.head, body) {
+                return Err(Try::Failed(self.refused(&call, 200, "BadDigest".into(), "its ETag is of other bytes".into())));
+            }
+            Ok(answer)
+        })?;
         Ok(etag(&answer.head))
+    }
+
+    /// Asks for the stored checksums, of a store that does not mind being asked.
+    fn with_checksums(&self) -> Vec<(&'static str, String)> {
+        if self.plain.load(Ordering::Relaxed) { vec![] } else { vec![("x-amz-checksum-mode", "ENABLED".into())] }
+    }
+
+    /// Whether `error` is a store's dislike of that question, which is then asked no more.
+    fn minds(&self, error: &StoreError) -> bool {
+        matches!(error.class, Class::NotImplemented) && !self.plain.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn remove(&self, key: &str) -> Result<(), StoreError> {
+        match self.answer("DELETE", key, &[]) {
+            Err(e) if e.class != Class::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 
     fn answer(&self, method: &'static str, key: &str, query: &[(&str, &str)]) -> Result<Answer, StoreError> {
@@ -74,10 +103,19 @@ impl ObjectStore for S3 {
         self.url(key)
     }
 
+    fn integrity(&self) -> Result<&'static str, StoreError> {
+        self.kind().map(integrity::name)
+    }
+
+    fn no_version(&self) -> String {
+        // The MD5 of nothing that anybody would write: an ETag in form, so that no server takes it for a broken header.
+        "\"00000000000000000000000000000000\"".into()
+    }
+
     fn head(&self, key: &str) -> Result<Option<Info>, StoreError> {
-        let headers = vec![("x-amz-checksum-mode", "ENABLED".into())];
-        match self.call(&Call { method: "HEAD", key, query: &[], headers, body: &[] }) {
+        match self.call(&Call { method: "HEAD", key, query: &[], headers: self.with_checksums(), body: &[] }) {
             Ok(answer) => Ok(Some(info(&answer.head))),
+            Err(e) if self.minds(&e) => self.head(key),
             Err(e) if e.class == Class::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -87,7 +125,7 @@ impl ObjectStore for S3 {
         let mut first: Option<(Info, Option<u64>)> = None;
         let mut done = 0u64;
         self.repeat(|| {
-            let mut headers = vec![("x-amz-checksum-mode", "ENABLED".to_string())];
+            let mut headers = self.with_checksums();
             // After a break: the rest of the very object whose beginning the sink has had.
             if let Some((info, size)) = &first {
                 if size.is_some_and(|size| done >= size) {
@@ -124,7 +162,8 @@ impl ObjectStore for S3 {
                 },
                 status => {
                     let (code, message) = failure(&error).unwrap_or_default();
-                    Err(Try::Failed(self.refused(&call, status, code, message)))
+                    let error = self.refused(&call, status, code, message);
+                    Err(if self.minds(&error) { Try::Stale } else { Try::Failed(error) })
                 }
             }
         })
@@ -157,7 +196,11 @@ impl ObjectStore for S3 {
     }
 
     fn create_upload(&self, key: &str) -> Result<String, StoreError> {
-        let headers = vec![("x-amz-checksum-algorithm", "CRC64NVME".into()), ("x-amz-checksum-type", "FULL_OBJECT".into())];
+        let headers = match self.kind()? {
+            Integrity::Crc64nvme => vec![("x-amz-checksum-algorithm", "CRC64NVME".into()), ("x-amz-checksum-type", "FULL_OBJECT".into())],
+            Integrity::Sha256 => vec![("x-amz-checksum-algorithm", "SHA256".into())],
+            Integrity::Md5 | Integrity::None => vec![],
+        };
         let answer = self.call(&Call { method: "POST", key, query: &[("uploads", "")], headers, body: &[] })?;
         let id = self.element("CREATE UPLOAD", &answer)?.get("UploadId").to_string();
         if id.is_empty() {
@@ -173,12 +216,21 @@ impl ObjectStore for S3 {
     }
 
     fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError> {
-        self.write(key, &[("partNumber", &number.to_string()), ("uploadId", upload)], body, None)
+        let etag = self.write(key, &[("partNumber", &number.to_string()), ("uploadId", upload)], body, None)?;
+        Ok(match (self.kind()?, integrity::header(Integrity::Sha256, body)) {
+            // AWS completes an upload with part checksums only if it is told them again.
+            (Integrity::Sha256, Some((_, sha256))) => format!("{etag}{AND}{sha256}"),
+            _ => etag,
+        })
     }
 
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError> {
-        let body = xml::complete(parts);
-        let headers = vec![(CRC, crc64nvme.to_string()), ("x-amz-checksum-type", "FULL_OBJECT".into())];
+        let body =
+            xml::complete(parts.iter().map(|part| part.split_once(AND).map_or((part.as_str(), None), |(tag, sha)| (tag, Some(sha)))));
+        let headers = match self.kind()? {
+            Integrity::Crc64nvme => vec![(CRC, crc64nvme.to_string()), ("x-amz-checksum-type", "FULL_OBJECT".into())],
+            _ => vec![],
+        };
         let query = [("uploadId", upload)];
         let call = Call { method: "POST", key, query: &query, headers, body: body.as_bytes() };
         match self.call(&call) {
@@ -198,15 +250,17 @@ impl ObjectStore for S3 {
 
     fn copy(&self, from: &str, to: &str) -> Result<(), StoreError> {
         let source = format!("/{}/{}", self.bucket, super::sign::encode(from, true));
-        let headers = vec![("x-amz-copy-source", source), ("x-amz-checksum-algorithm", "CRC64NVME".into())];
+        let mut headers = vec![("x-amz-copy-source", source)];
+        match self.kind()? {
+            Integrity::Crc64nvme => headers.push(("x-amz-checksum-algorithm", "CRC64NVME".into())),
+            Integrity::Sha256 => headers.push(("x-amz-checksum-algorithm", "SHA256".into())),
+            Integrity::Md5 | Integrity::None => {}
+        }
         self.call(&Call { method: "PUT", key: to, query: &[], headers, body: &[] }).map(drop)
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        match self.answer("DELETE", key, &[]) {
-            Err(e) if e.class != Class::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        self.remove(key)
     }
 }
 

@@ -10,11 +10,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Class, StoreError};
 use crate::checksum::{Stored, sha256_hex};
+use crate::credentials::aws::Keys;
+use crate::credentials::{self, CredentialError, Renewing};
+use crate::spec::Integrity;
 
 mod client;
 pub mod connection;
 pub mod endpoint;
 pub mod framing;
+mod integrity;
 pub mod retry;
 pub mod sign;
 pub mod xml;
@@ -22,7 +26,8 @@ pub mod xml;
 use connection::Connection;
 use endpoint::Address;
 use framing::Head;
-use sign::{Credentials, Stamp};
+use integrity::Settled;
+use sign::Stamp;
 
 /// Silence after which a connection is given up, once the store has answered.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -36,9 +41,12 @@ pub struct S3 {
     bucket: String,
     address: Address,
     region: String,
-    keys: Credentials,
+    keys: Renewing<Keys>,
     idle: Mutex<Vec<Connection>>,
     contacted: AtomicBool,
+    /// The store refuses to be asked for checksums with an answer.
+    plain: AtomicBool,
+    integrity: Settled,
     since: Instant,
 }
 
@@ -68,23 +76,18 @@ enum Try {
 }
 
 impl S3 {
-    /// A bucket by the SDKs' own environment variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-    /// `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`. Connects to nothing.
+    /// A bucket by the SDKs' own environment variables: `AWS_REGION`, `AWS_ENDPOINT_URL_S3`, and those of
+    /// [`credentials::aws::from_env`]. Connects to nothing.
     ///
     /// # Errors
     /// [`Class::InvalidCredentials`] when keys are missing, [`Class::Refused`] when the endpoint is no URL.
     pub fn from_env(bucket: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<S3, StoreError> {
         let get = |name: &str| env(name).map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let fail = |class, detail: String| StoreError { class, request: format!("s3://{bucket}"), status: 0, code: String::new(), detail };
-        let missing = |name: &str| fail(Class::InvalidCredentials, format!("{name} is not set"));
         let region = get("AWS_REGION").or_else(|| get("AWS_DEFAULT_REGION")).unwrap_or_else(|| "us-east-1".into());
         let endpoint = get("AWS_ENDPOINT_URL_S3").or_else(|| get("AWS_ENDPOINT_URL"));
         let address = Address::of(bucket, &region, endpoint.as_deref()).map_err(|e| fail(Class::Refused, e))?;
-        let keys = Credentials {
-            access_key: get("AWS_ACCESS_KEY_ID").ok_or_else(|| missing("AWS_ACCESS_KEY_ID"))?,
-            secret_key: get("AWS_SECRET_ACCESS_KEY").ok_or_else(|| missing("AWS_SECRET_ACCESS_KEY"))?,
-            session_token: get("AWS_SESSION_TOKEN"),
-        };
+        let keys = credentials::aws::from_env(env).map_err(|e| fail(Class::InvalidCredentials, e.to_string()))?;
         Ok(S3 {
             bucket: bucket.into(),
             address,
@@ -92,8 +95,18 @@ impl S3 {
             keys,
             idle: Mutex::new(vec![]),
             contacted: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
+            integrity: Settled::new(endpoint.is_none()),
             since: Instant::now(),
         })
+    }
+
+    /// Has uploads checked by `wanted`, or by the strongest kind that the store honours. What has to be asked of the store
+    /// is asked below `folder` (empty or with a slash at its end).
+    #[must_use]
+    pub fn checked_by(mut self, wanted: Option<Integrity>, folder: &str) -> S3 {
+        (self.integrity.wanted, self.integrity.folder) = (wanted, folder.into());
+        self
     }
 
     fn url(&self, key: &str) -> String {
@@ -102,31 +115,34 @@ impl S3 {
 
     /// Sends a request until it is answered for good, and reads the answer into memory.
     fn call(&self, call: &Call<'_>) -> Result<Answer, StoreError> {
-        self.repeat(|| {
-            let mut body = Vec::new();
-            let head = self.once(call, &mut |_, piece| {
-                if body.len() + piece.len() > ANSWER_LIMIT {
-                    return ControlFlow::Break(());
-                }
-                body.extend_from_slice(piece);
-                ControlFlow::Continue(())
-            })?;
-            if (200..300).contains(&head.status) {
-                // Complete and Copy answer 200 first, and may still fail in the body.
-                return match failure(&body) {
-                    Some((code, message)) => Err(Try::Failed(self.refused(call, 200, code, message))),
-                    None => Ok(Answer { head, body }),
-                };
+        self.repeat(|| self.try_call(call))
+    }
+
+    fn try_call(&self, call: &Call<'_>) -> Result<Answer, Try> {
+        let mut body = Vec::new();
+        let head = self.once(call, &mut |_, piece| {
+            if body.len() + piece.len() > ANSWER_LIMIT {
+                return ControlFlow::Break(());
             }
-            let (code, message) = failure(&body).unwrap_or_default();
-            Err(Try::Failed(self.refused(call, head.status, code, message)))
-        })
+            body.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        })?;
+        if (200..300).contains(&head.status) {
+            // Complete and Copy answer 200 first, and may still fail in the body.
+            return match failure(&body) {
+                Some((code, message)) => Err(Try::Failed(self.refused(call, 200, code, message))),
+                None => Ok(Answer { head, body }),
+            };
+        }
+        let (code, message) = failure(&body).unwrap_or_default();
+        Err(Try::Failed(self.refused(call, head.status, code, message)))
     }
 
     /// Repeats `one` as its failures' class says.
     fn repeat<T>(&self, mut one: impl FnMut() -> Result<T, Try>) -> Result<T, StoreError> {
         let mut tried = 0;
         let mut stale = 0;
+        let mut renewed = false;
         loop {
             let error = match one() {
                 Ok(answer) => return Ok(answer),
@@ -137,6 +153,14 @@ impl S3 {
                 }
                 Err(Try::Stale) => self.unreachable("", "connections are closed at once".into()),
                 Err(Try::Stopped) => return Err(self.stopped()),
+                // They have ended, or were replaced: with others the same request may be taken.
+                Err(Try::Failed(error)) if error.class == Class::InvalidCredentials && error.status != 0 && !renewed => {
+                    renewed = true;
+                    if self.keys.renew() {
+                        continue;
+                    }
+                    error
+                }
                 Err(Try::Failed(error)) => error,
             };
             tried += 1;
@@ -163,7 +187,8 @@ impl S3 {
             Some(connection) => connection,
             None => Connection::open(&self.address.endpoint, silence).map_err(lost)?,
         };
-        let request = self.sign(call);
+        let keys = self.keys.get().map_err(|e| Try::Failed(self.no_keys(call.method, &e)))?;
+        let request = self.sign(call, &keys);
         let head = match connection.ask(&request, call.body) {
             Ok(head) => head,
             Err(e) if connection.used && closed(&e) => return Err(Try::Stale),
@@ -186,7 +211,7 @@ impl S3 {
     }
 
     /// The request's head, signed now: a repetition has its own time.
-    fn sign(&self, call: &Call<'_>) -> String {
+    fn sign(&self, call: &Call<'_>, keys: &Keys) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let stamp = Stamp::from_unix(now);
         let key = sign::encode(call.key, true);
@@ -204,12 +229,12 @@ impl S3 {
             ("x-amz-content-sha256".into(), payload.clone()),
             ("x-amz-date".into(), stamp.time.clone()),
         ];
-        if let Some(token) = &self.keys.session_token {
+        if let Some(token) = &keys.session_token {
             headers.push(("x-amz-security-token".into(), token.clone()));
         }
         headers.extend(call.headers.iter().map(|(k, v)| (k.to_string(), v.clone())));
         let request = sign::Request { method: call.method, path: &path, query: &query, headers: &headers, payload: &payload };
-        let authorization = sign::authorization(&request, &self.keys, &self.region, &stamp);
+        let authorization = sign::authorization(&request, keys, &self.region, &stamp);
         let mark = if query.is_empty() { "" } else { "?" };
         let mut text = format!("{} {path}{mark}{query} HTTP/1.1\r\n", call.method);
         for (name, value) in &headers {
@@ -244,6 +269,14 @@ impl S3 {
         }
     }
 
+    fn no_keys(&self, method: &str, error: &CredentialError) -> StoreError {
+        let class = match error {
+            CredentialError::Wrong(_) => Class::InvalidCredentials,
+            CredentialError::Passing(_) => Class::Unavailable,
+        };
+        StoreError { class, request: format!("{method} {}", self.url("")), status: 0, code: String::new(), detail: error.to_string() }
+    }
+
     fn stopped(&self) -> StoreError {
         StoreError {
             class: Class::Stopped,
@@ -275,8 +308,21 @@ fn stored(head: &Head) -> Stored {
         crc32c: text("x-amz-checksum-crc32c"),
         crc32: text("x-amz-checksum-crc32"),
         sha256: text("x-amz-checksum-sha256"),
+        md5: etag_md5(head),
         composite: head.get("x-amz-checksum-type").is_some_and(|t| t.eq_ignore_ascii_case("COMPOSITE")),
     }
+}
+
+/// The MD5 that an ETag is, in base64: of a single object that no key of the customer's or of KMS has encrypted.
+fn etag_md5(head: &Head) -> Option<String> {
+    let encrypted = head.get("x-amz-server-side-encryption").is_some_and(|kind| kind.starts_with("aws:"));
+    if encrypted || head.get("x-amz-server-side-encryption-customer-algorithm").is_some() {
+        return None;
+    }
+    let text = head.get("etag")?.trim_matches('"');
+    let digits: Vec<u8> = text.bytes().map(|b| (b as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    (digits.len() == 32).then(|| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes))
 }
 
 /// A number in 0..1.

@@ -91,12 +91,13 @@ fn push(stack: &mut [Element], text: &str) {
     }
 }
 
-/// The body of CompleteMultipartUpload.
-pub fn complete(etags: &[String]) -> String {
+/// The body of CompleteMultipartUpload, of the parts' ETags and, where they were checked by it, their SHA-256 in base64.
+pub fn complete<'a>(parts: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> String {
     let mut out = String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
-    for (index, etag) in etags.iter().enumerate() {
+    for (index, (etag, sha256)) in parts.enumerate() {
         let etag = etag.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-        out.push_str(&format!("<Part><PartNumber>{}</PartNumber><ETag>{etag}</ETag></Part>", index + 1));
+        let sum = sha256.map(|sum| format!("<ChecksumSHA256>{sum}</ChecksumSHA256>")).unwrap_or_default();
+        out.push_str(&format!("<Part><PartNumber>{}</PartNumber><ETag>{etag}</ETag>{sum}</Part>", index + 1));
     }
     out.push_str("</CompleteMultipartUpload>");
     out
@@ -158,9 +159,9 @@ mod tests {
     #[test]
     fn completing_and_decoding() {
         assert_eq!(
-            complete(&["\"x\"".into()]),
+            complete([("\"x\"", Some("s="))].into_iter()),
             "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Part><PartNumber>1</PartNumber>\
-             <ETag>&quot;x&quot;</ETag></Part></CompleteMultipartUpload>"
+             <ETag>&quot;x&quot;</ETag><ChecksumSHA256>s=</ChecksumSHA256></Part></CompleteMultipartUpload>"
         );
         assert_eq!(url_decode("a+b%2Fc%C3%BC%2B%"), "a b/cü+%");
     }
