@@ -5,9 +5,11 @@ use std::ops::ControlFlow;
 use crate::checksum::Stored;
 use crate::spec::Integrity;
 
+pub mod clock;
 pub mod conditional;
 mod error;
 pub mod location;
+pub mod reach;
 pub mod s3;
 
 pub use error::{Class, StoreError};

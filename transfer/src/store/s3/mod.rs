@@ -3,12 +3,14 @@
 //! No SDK, because per-request CPU decides how fast small files move, and because every upload carries its CRC-64/NVME
 //! in a header: servers accept a wrong signed payload hash, but not a wrong `x-amz-checksum-*`.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Class, StoreError};
+use super::clock::Clock;
+use super::{Class, StoreError, reach};
 use crate::checksum::{Stored, sha256_hex};
 use crate::credentials::aws::Keys;
 use crate::credentials::{self, CredentialError, Renewing};
@@ -43,6 +45,7 @@ pub struct S3 {
     region: String,
     keys: Renewing<Keys>,
     idle: Mutex<Vec<Connection>>,
+    clock: Clock,
     contacted: AtomicBool,
     /// The store refuses to be asked for checksums with an answer.
     plain: AtomicBool,
@@ -94,6 +97,7 @@ impl S3 {
             region,
             keys,
             idle: Mutex::new(vec![]),
+            clock: Clock::default(),
             contacted: AtomicBool::new(false),
             plain: AtomicBool::new(false),
             integrity: Settled::new(endpoint.is_none()),
@@ -142,6 +146,7 @@ impl S3 {
     fn repeat<T>(&self, mut one: impl FnMut() -> Result<T, Try>) -> Result<T, StoreError> {
         let mut tried = 0;
         let mut stale = 0;
+        let mut skewed = 0;
         let mut renewed = false;
         loop {
             let error = match one() {
@@ -151,7 +156,7 @@ impl S3 {
                     stale += 1;
                     continue;
                 }
-                Err(Try::Stale) => self.unreachable("", "connections are closed at once".into()),
+                Err(Try::Stale) => self.unreachable("", &io::Error::other("connections are closed at once")),
                 Err(Try::Stopped) => return Err(self.stopped()),
                 // They have ended, or were replaced: with others the same request may be taken.
                 Err(Try::Failed(error)) if error.class == Class::InvalidCredentials && error.status != 0 && !renewed => {
@@ -160,6 +165,11 @@ impl S3 {
                         continue;
                     }
                     error
+                }
+                // Signed with this machine's clock, which may not be the store's.
+                Err(Try::Failed(error)) if error.class == Class::ClockSkew && skewed < 2 && self.clock.correct() => {
+                    skewed += 1;
+                    continue;
                 }
                 Err(Try::Failed(error)) => error,
             };
@@ -179,7 +189,7 @@ impl S3 {
 
     /// One try. The sink gets the head's status with each piece of the body.
     fn once(&self, call: &Call<'_>, sink: &mut dyn FnMut(&Head, &[u8]) -> ControlFlow<()>) -> Result<Head, Try> {
-        let lost = |e: std::io::Error| Try::Failed(self.unreachable(call.method, e.to_string()));
+        let lost = |e: io::Error| Try::Failed(self.unreachable(call.method, &e));
         let contacted = self.contacted.load(Ordering::Relaxed);
         let silence = if contacted { SILENCE } else { FIRST_SILENCE };
         let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop());
@@ -194,6 +204,7 @@ impl S3 {
             Err(e) if connection.used && closed(&e) => return Err(Try::Stale),
             Err(e) => return Err(lost(e)),
         };
+        self.clock.hear(head.get("date"), now());
         if !contacted {
             self.contacted.store(true, Ordering::Relaxed);
             connection.set_silence(SILENCE).map_err(lost)?;
@@ -212,8 +223,7 @@ impl S3 {
 
     /// The request's head, signed now: a repetition has its own time.
     fn sign(&self, call: &Call<'_>, keys: &Keys) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let stamp = Stamp::from_unix(now);
+        let stamp = Stamp::from_unix(self.clock.store(now()));
         let key = sign::encode(call.key, true);
         let path = match (self.address.path.as_str(), key.as_str()) {
             ("", key) => format!("/{key}"),
@@ -252,20 +262,22 @@ impl S3 {
         let class = match Class::of(status, &code) {
             // A multipart upload's 404 without a body, and so on: the code decides, the status is the last resort.
             Class::NotFound if code.is_empty() && call.key.is_empty() => Class::BucketNotFound,
+            // A HEAD is refused without words.
+            Class::AccessDenied if code.is_empty() && self.clock.is_wrong() => Class::ClockSkew,
             class => class,
         };
         let request = format!("{} {}", call.method, self.url(call.key));
         StoreError { class, request, status, code, detail: message }
     }
 
-    fn unreachable(&self, method: &str, detail: String) -> StoreError {
+    fn unreachable(&self, method: &str, error: &io::Error) -> StoreError {
         let at = &self.address.endpoint;
         StoreError {
-            class: Class::Unreachable,
+            class: reach::class(error, self.contacted.load(Ordering::Relaxed)),
             request: format!("{method} {}", self.url("")),
             status: 0,
             code: String::new(),
-            detail: format!("no answer from {}:{}: {detail}", at.host, at.port),
+            detail: format!("no answer from {}:{}: {error}", at.host, at.port),
         }
     }
 
@@ -286,6 +298,11 @@ impl S3 {
             detail: "the receiver ended it".into(),
         }
     }
+}
+
+/// Seconds since 1970 by this machine's clock.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// Code and message of an `<Error>` document.
