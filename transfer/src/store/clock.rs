@@ -1,6 +1,7 @@
 //! The store's clock: requests are signed with its time, once it has said that this machine's is wrong.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How far both clocks may differ before a refusal without words is taken for that: AWS takes 15 minutes, others 5.
 const NEAR: i64 = 240;
@@ -42,6 +43,11 @@ impl Clock {
         crate::progress::say(&format!("this machine's clock is {told} s off the store's: requests are signed with the store's time"));
         true
     }
+}
+
+/// Seconds since 1970 by this machine's clock.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` in seconds since 1970 (RFC 9110 5.6.7; the two obsolete forms are not sent by any store).
