@@ -44,6 +44,27 @@ pub fn crc64nvme_text(crc: u64) -> String {
     STANDARD.encode(crc.to_be_bytes())
 }
 
+/// CRC-64/NVME of a stream of bytes.
+pub struct Crc(Digest);
+
+impl Default for Crc {
+    fn default() -> Crc {
+        Crc(Digest::new(CrcAlgorithm::Crc64Nvme))
+    }
+}
+
+impl Crc {
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all of them.
+    pub fn finish(self) -> u64 {
+        self.0.finalize()
+    }
+}
+
 /// The checksums that a store keeps with an object, as its headers have them (base64).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
