@@ -9,6 +9,8 @@
 #[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; head and budget have none")]
 pub mod checkpoint;
 pub mod checksum;
+#[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]
+pub mod credentials;
 pub mod crew;
 pub mod epoch;
 pub mod manifest;

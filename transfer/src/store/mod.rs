@@ -7,8 +7,10 @@ use crate::spec::Integrity;
 
 pub mod conditional;
 mod error;
+pub mod gcs;
 pub mod location;
 pub mod s3;
+mod wire;
 
 pub use error::{Class, StoreError};
 use location::{Location, Scheme};
@@ -124,13 +126,7 @@ pub fn open(
 ) -> Result<Box<dyn ObjectStore>, StoreError> {
     match place.scheme {
         Scheme::S3 => Ok(Box::new(s3::S3::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
-        Scheme::Gs => Err(StoreError {
-            class: Class::NotImplemented,
-            request: format!("gs://{}", place.bucket),
-            status: 0,
-            code: String::new(),
-            detail: "not supported yet".into(),
-        }),
+        Scheme::Gs => Ok(Box::new(gcs::Gcs::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
     }
 }
 

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::framing::{Framing, Head};
-use super::{Answer, Call, S3, Try, failure, integrity, lifecycle, stored, xml};
+use super::{Answer, Call, S3, integrity, lifecycle, stored, xml};
 use crate::spec::Integrity;
+use crate::store::wire::Try;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
@@ -190,11 +191,10 @@ impl ObjectStore for S3 {
                     Some((info, size)) => Ok(Info { size: size.unwrap_or(done), ..info.clone() }),
                     None => Err(Try::Stopped),
                 },
-                status => {
-                    let (code, message) = failure(&error).unwrap_or_default();
-                    let error = self.refused(&call, status, code, message);
-                    Err(if self.minds(&error) { Try::Stale } else { Try::Failed(error) })
-                }
+                _ => Err(match self.failed(&call, &head, &error) {
+                    Try::Failed(error) if self.minds(&error) => Try::Stale,
+                    other => other,
+                }),
             }
         })
     }

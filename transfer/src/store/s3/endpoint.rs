@@ -68,17 +68,23 @@ impl Endpoint {
 }
 
 impl Address {
-    /// Path-style at a given endpoint. At AWS the bucket is part of the host name, unless it has dots in it, which no
-    /// wildcard certificate covers.
+    /// Path-style at a given endpoint, unless it is said to be `hosted` there as at AWS: the bucket is part of the host name
+    /// then, unless it has dots in it, which no wildcard certificate covers.
     ///
     /// # Errors
     /// When the endpoint is no URL.
-    pub fn of(bucket: &str, region: &str, endpoint: Option<&str>) -> Result<Address, String> {
+    pub fn of(bucket: &str, region: &str, endpoint: Option<&str>, hosted: Option<bool>) -> Result<Address, String> {
         if let Some(url) = endpoint {
-            return Ok(Address { endpoint: Endpoint::parse(url)?, path: format!("/{bucket}") });
+            let endpoint = Endpoint::parse(url)?;
+            return Ok(match hosted {
+                Some(true) => {
+                    Address { endpoint: Endpoint { host: format!("{bucket}.{}", endpoint.host), ..endpoint }, path: String::new() }
+                }
+                _ => Address { endpoint, path: format!("/{bucket}") },
+            });
         }
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let (host, path) = if bucket.contains('.') {
+        let (host, path) = if bucket.contains('.') || hosted == Some(false) {
             (format!("s3.{region}.{domain}"), format!("/{bucket}"))
         } else {
             (format!("{bucket}.s3.{region}.{domain}"), String::new())
@@ -110,10 +116,13 @@ mod tests {
 
     #[test]
     fn buckets() {
-        let host = |b, r, e| Address::of(b, r, e).map(|a| format!("{}{}", a.endpoint.authority(), a.path));
+        let host = |b, r, e| Address::of(b, r, e, None).map(|a| format!("{}{}", a.endpoint.authority(), a.path));
         assert_eq!(host("data", "eu-west-1", None), Ok("data.s3.eu-west-1.amazonaws.com".into()));
         assert_eq!(host("my.data", "eu-west-1", None), Ok("s3.eu-west-1.amazonaws.com/my.data".into()));
         assert_eq!(host("data", "cn-north-1", None), Ok("data.s3.cn-north-1.amazonaws.com.cn".into()));
         assert_eq!(host("data", "x", Some("http://10.0.0.1:8333")), Ok("10.0.0.1:8333/data".into()));
+        let styled = |e, h| Address::of("data", "x", e, h).map(|a| format!("{}{}", a.endpoint.authority(), a.path));
+        assert_eq!(styled(Some("https://oss.example"), Some(true)), Ok("data.oss.example".into()));
+        assert_eq!(styled(None, Some(false)), Ok("s3.x.amazonaws.com/data".into()));
     }
 }

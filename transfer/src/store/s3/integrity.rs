@@ -11,9 +11,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::framing::Head;
-use super::{Call, S3, Try, etag_md5};
+use super::{Call, S3, etag_md5};
 use crate::checksum::{crc64nvme, crc64nvme_text, md5, sha256};
 use crate::spec::Integrity;
+use crate::store::wire::Try;
 use crate::store::{Class, StoreError};
 
 /// CRC-64/NVME is the first choice: the store keeps it for the whole object, also for one made of parts.

@@ -4,12 +4,15 @@
 //! in a header: servers accept a wrong signed payload hash, but not a wrong `x-amz-checksum-*`.
 
 use std::ops::ControlFlow;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::wire::{Request, Try, Wire};
 use super::{Class, StoreError};
 use crate::checksum::{Stored, sha256_hex};
+use crate::credentials::aws::Keys;
+use crate::credentials::{self, CredentialError, Renewing};
 use crate::spec::Integrity;
 
 mod client;
@@ -18,35 +21,37 @@ pub mod endpoint;
 pub mod framing;
 mod integrity;
 mod lifecycle;
+mod region;
 pub mod retry;
 pub mod sign;
 pub mod xml;
 
-use connection::Connection;
 use endpoint::Address;
 use framing::Head;
 use integrity::Settled;
-use sign::{Credentials, Stamp};
+use sign::Stamp;
 
-/// Silence after which a connection is given up, once the store has answered.
-const SILENCE: Duration = Duration::from_secs(30);
-/// The same before its first answer: a packet filter that drops everything must show within 30 s.
-const FIRST_SILENCE: Duration = Duration::from_secs(10);
+/// Name of the variable that says how the bucket is addressed at `AWS_ENDPOINT_URL_S3`: `path` (the default there) or `virtual`.
+pub const ADDRESSING_ENV: &str = "GPUJOB_S3_ADDRESSING";
 /// Largest answer that is not a download.
 const ANSWER_LIMIT: usize = 16 << 20;
 
 /// One bucket of an S3 or S3-compatible store.
 pub struct S3 {
     bucket: String,
-    address: Address,
-    region: String,
-    keys: Credentials,
-    idle: Mutex<Vec<Connection>>,
-    contacted: AtomicBool,
+    place: Mutex<Arc<Place>>,
+    moves: AtomicU32,
+    keys: Renewing<Keys>,
+    wire: Wire,
     /// The store refuses to be asked for checksums with an answer.
     plain: AtomicBool,
     integrity: Settled,
-    since: Instant,
+}
+
+/// Where the bucket is. A store may tell us of a better place.
+struct Place {
+    address: Address,
+    region: String,
 }
 
 /// A request, before it is signed.
@@ -64,44 +69,28 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// How one try ended, apart from a good answer.
-enum Try {
-    /// The sink of a download ended it.
-    Stopped,
-    /// A kept connection turned out to be closed: not a failure, try again at once.
-    Stale,
-    /// A failure.
-    Failed(StoreError),
-}
-
 impl S3 {
-    /// A bucket by the SDKs' own environment variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-    /// `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`. Connects to nothing.
+    /// A bucket by the SDKs' own environment variables: `AWS_REGION`, `AWS_ENDPOINT_URL_S3`, and those of
+    /// [`credentials::aws::from_env`]. Connects to nothing.
     ///
     /// # Errors
     /// [`Class::InvalidCredentials`] when keys are missing, [`Class::Refused`] when the endpoint is no URL.
     pub fn from_env(bucket: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<S3, StoreError> {
         let get = |name: &str| env(name).map(|v| v.trim().to_string()).filter(|v| !v.is_empty());
         let fail = |class, detail: String| StoreError { class, request: format!("s3://{bucket}"), status: 0, code: String::new(), detail };
-        let missing = |name: &str| fail(Class::InvalidCredentials, format!("{name} is not set"));
         let region = get("AWS_REGION").or_else(|| get("AWS_DEFAULT_REGION")).unwrap_or_else(|| "us-east-1".into());
         let endpoint = get("AWS_ENDPOINT_URL_S3").or_else(|| get("AWS_ENDPOINT_URL"));
-        let address = Address::of(bucket, &region, endpoint.as_deref()).map_err(|e| fail(Class::Refused, e))?;
-        let keys = Credentials {
-            access_key: get("AWS_ACCESS_KEY_ID").ok_or_else(|| missing("AWS_ACCESS_KEY_ID"))?,
-            secret_key: get("AWS_SECRET_ACCESS_KEY").ok_or_else(|| missing("AWS_SECRET_ACCESS_KEY"))?,
-            session_token: get("AWS_SESSION_TOKEN"),
-        };
+        let hosted = get(ADDRESSING_ENV).map(|style| style == "virtual");
+        let address = Address::of(bucket, &region, endpoint.as_deref(), hosted).map_err(|e| fail(Class::Refused, e))?;
+        let keys = credentials::aws::from_env(env).map_err(|e| fail(Class::InvalidCredentials, e.to_string()))?;
         Ok(S3 {
             bucket: bucket.into(),
-            address,
-            region,
+            place: Mutex::new(Arc::new(Place { address, region })),
+            moves: AtomicU32::new(0),
             keys,
-            idle: Mutex::new(vec![]),
-            contacted: AtomicBool::new(false),
+            wire: Wire::new(format!("s3://{bucket}")),
             plain: AtomicBool::new(false),
             integrity: Settled::new(endpoint.is_none()),
-            since: Instant::now(),
         })
     }
 
@@ -138,78 +127,39 @@ impl S3 {
                 None => Ok(Answer { head, body }),
             };
         }
-        let (code, message) = failure(&body).unwrap_or_default();
-        Err(Try::Failed(self.refused(call, head.status, code, message)))
+        Err(self.failed(call, &head, &body))
+    }
+
+    /// What an answer that is no success means for the request.
+    fn failed(&self, call: &Call<'_>, head: &Head, body: &[u8]) -> Try {
+        let (code, message) = failure(body).unwrap_or_default();
+        let error = self.refused(call, head.status, code, message);
+        if self.moved(&error, head, body) { Try::Stale } else { Try::Failed(error) }
+    }
+
+    fn place(&self) -> Arc<Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Repeats `one` as its failures' class says.
-    fn repeat<T>(&self, mut one: impl FnMut() -> Result<T, Try>) -> Result<T, StoreError> {
-        let mut tried = 0;
-        let mut stale = 0;
-        loop {
-            let error = match one() {
-                Ok(answer) => return Ok(answer),
-                // Every kept connection may be closed; after that many the next ones are new.
-                Err(Try::Stale) if stale < 64 => {
-                    stale += 1;
-                    continue;
-                }
-                Err(Try::Stale) => self.unreachable("", "connections are closed at once".into()),
-                Err(Try::Stopped) => return Err(self.stopped()),
-                Err(Try::Failed(error)) => error,
-            };
-            tried += 1;
-            let contacted = self.contacted.load(Ordering::Relaxed);
-            match retry::pause(error.class, tried, contacted, self.since.elapsed(), random()) {
-                Some(wait) => {
-                    if tried == 1 || tried == 5 {
-                        crate::progress::say(&format!("{error} (trying again)"));
-                    }
-                    std::thread::sleep(wait);
-                }
-                None => return Err(error),
-            }
-        }
+    fn repeat<T>(&self, one: impl FnMut() -> Result<T, Try>) -> Result<T, StoreError> {
+        self.wire.repeat(&|| self.keys.renew(), one)
     }
 
     /// One try. The sink gets the head's status with each piece of the body.
     fn once(&self, call: &Call<'_>, sink: &mut dyn FnMut(&Head, &[u8]) -> ControlFlow<()>) -> Result<Head, Try> {
-        let lost = |e: std::io::Error| Try::Failed(self.unreachable(call.method, e.to_string()));
-        let contacted = self.contacted.load(Ordering::Relaxed);
-        let silence = if contacted { SILENCE } else { FIRST_SILENCE };
-        let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop());
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => Connection::open(&self.address.endpoint, silence).map_err(lost)?,
-        };
-        let request = self.sign(call);
-        let head = match connection.ask(&request, call.body) {
-            Ok(head) => head,
-            Err(e) if connection.used && closed(&e) => return Err(Try::Stale),
-            Err(e) => return Err(lost(e)),
-        };
-        if !contacted {
-            self.contacted.store(true, Ordering::Relaxed);
-            connection.set_silence(SILENCE).map_err(lost)?;
-        }
-        let whole = connection.body(&head, call.method, &mut |piece| sink(&head, piece)).map_err(lost)?;
-        if !whole {
-            return Err(Try::Stopped);
-        }
-        if head.keep_alive
-            && let Ok(mut idle) = self.idle.lock()
-        {
-            idle.push(connection);
-        }
-        Ok(head)
+        let keys = self.keys.get().map_err(|e| Try::Failed(self.no_keys(call.method, &e)))?;
+        let place = self.place();
+        let head = self.sign(call, &keys, &place);
+        self.wire.once(&place.address.endpoint, &Request { method: call.method, head: &head, body: call.body }, sink)
     }
 
     /// The request's head, signed now: a repetition has its own time.
-    fn sign(&self, call: &Call<'_>) -> String {
+    fn sign(&self, call: &Call<'_>, keys: &Keys, place: &Place) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let stamp = Stamp::from_unix(now);
         let key = sign::encode(call.key, true);
-        let path = match (self.address.path.as_str(), key.as_str()) {
+        let path = match (place.address.path.as_str(), key.as_str()) {
             ("", key) => format!("/{key}"),
             (bucket, "") => bucket.to_string(),
             (bucket, key) => format!("{bucket}/{key}"),
@@ -217,18 +167,18 @@ impl S3 {
         let query = sign::query(call.query);
         // Over TLS the body is protected on its way, and its CRC is in a signed header.
         let payload =
-            if self.address.endpoint.tls && !call.body.is_empty() { "UNSIGNED-PAYLOAD".to_string() } else { sha256_hex(call.body) };
+            if place.address.endpoint.tls && !call.body.is_empty() { "UNSIGNED-PAYLOAD".to_string() } else { sha256_hex(call.body) };
         let mut headers = vec![
-            ("host".to_string(), self.address.endpoint.authority()),
+            ("host".to_string(), place.address.endpoint.authority()),
             ("x-amz-content-sha256".into(), payload.clone()),
             ("x-amz-date".into(), stamp.time.clone()),
         ];
-        if let Some(token) = &self.keys.session_token {
+        if let Some(token) = &keys.session_token {
             headers.push(("x-amz-security-token".into(), token.clone()));
         }
         headers.extend(call.headers.iter().map(|(k, v)| (k.to_string(), v.clone())));
         let request = sign::Request { method: call.method, path: &path, query: &query, headers: &headers, payload: &payload };
-        let authorization = sign::authorization(&request, &self.keys, &self.region, &stamp);
+        let authorization = sign::authorization(&request, keys, &place.region, &stamp);
         let mark = if query.is_empty() { "" } else { "?" };
         let mut text = format!("{} {path}{mark}{query} HTTP/1.1\r\n", call.method);
         for (name, value) in &headers {
@@ -252,25 +202,12 @@ impl S3 {
         StoreError { class, request, status, code, detail: message }
     }
 
-    fn unreachable(&self, method: &str, detail: String) -> StoreError {
-        let at = &self.address.endpoint;
-        StoreError {
-            class: Class::Unreachable,
-            request: format!("{method} {}", self.url("")),
-            status: 0,
-            code: String::new(),
-            detail: format!("no answer from {}:{}: {detail}", at.host, at.port),
-        }
-    }
-
-    fn stopped(&self) -> StoreError {
-        StoreError {
-            class: Class::Stopped,
-            request: format!("GET {}", self.url("")),
-            status: 0,
-            code: String::new(),
-            detail: "the receiver ended it".into(),
-        }
+    fn no_keys(&self, method: &str, error: &CredentialError) -> StoreError {
+        let class = match error {
+            CredentialError::Wrong(_) => Class::InvalidCredentials,
+            CredentialError::Passing(_) => Class::Unavailable,
+        };
+        StoreError { class, request: format!("{method} {}", self.url("")), status: 0, code: String::new(), detail: error.to_string() }
     }
 }
 
@@ -278,12 +215,6 @@ impl S3 {
 fn failure(body: &[u8]) -> Option<(String, String)> {
     let root = xml::parse(body.trim_ascii_start())?;
     (root.name == "Error").then(|| (root.get("Code").to_string(), root.get("Message").to_string()))
-}
-
-/// The other side has closed a connection that was kept.
-fn closed(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// The checksums in an answer's headers.
@@ -309,12 +240,4 @@ fn etag_md5(head: &Head) -> Option<String> {
     let digits: Vec<u8> = text.bytes().map(|b| (b as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
     let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
     (digits.len() == 32).then(|| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes))
-}
-
-/// A number in 0..1.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Jitter without randomness is only less fair.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }

@@ -3,17 +3,7 @@
 use aws_lc_rs::hmac;
 
 use crate::checksum::{hex, sha256_hex};
-
-/// Keys of an account.
-#[derive(Clone)]
-pub struct Credentials {
-    /// Access key id.
-    pub access_key: String,
-    /// Secret access key.
-    pub secret_key: String,
-    /// For temporary keys.
-    pub session_token: Option<String>,
-}
+use crate::credentials::aws::Keys;
 
 /// A moment as SigV4 writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +68,7 @@ pub struct Request<'a> {
 }
 
 /// The `Authorization` header's value.
-pub fn authorization(request: &Request<'_>, keys: &Credentials, region: &str, at: &Stamp) -> String {
+pub fn authorization(request: &Request<'_>, keys: &Keys, region: &str, at: &Stamp) -> String {
     let mut headers: Vec<_> = request.headers.iter().map(|(k, v)| (k.as_str(), v.trim())).collect();
     headers.sort();
     let names = headers.iter().map(|h| h.0).collect::<Vec<_>>().join(";");
@@ -109,7 +99,7 @@ mod tests {
             headers.push(("x-amz-date".into(), "20130524T000000Z".into()));
         }
         headers.extend(more.iter().map(|(k, v)| (k.to_string(), v.to_string())));
-        let keys = Credentials {
+        let keys = Keys {
             access_key: "AKIAIOSFODNN7EXAMPLE".into(),
             secret_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(),
             session_token: None,

@@ -1,0 +1,205 @@
+//! The calls of [`ObjectStore`], in the JSON API's words.
+
+use std::ops::ControlFlow;
+
+use serde::Deserialize;
+
+use super::related::{Checked, upload};
+use super::resource::{FIELDS, Listing, Object, Rewritten};
+use super::{Call, Gcs};
+use crate::store::s3::framing::Framing;
+use crate::store::wire::Try;
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
+
+impl Gcs {
+    pub(super) fn json<T: for<'a> Deserialize<'a>>(&self, call: &Call<'_>, answer: &[u8]) -> Result<T, StoreError> {
+        serde_json::from_slice(answer).map_err(|e| self.nonsense(call, format!("the answer is not Google Cloud Storage's JSON: {e}")))
+    }
+
+    fn nonsense(&self, call: &Call<'_>, detail: String) -> StoreError {
+        let request = format!("{} {}", call.method, self.url(call.key));
+        StoreError { class: Class::Refused, request, status: 200, code: String::new(), detail }
+    }
+
+    fn checked(&self) -> Result<Checked, StoreError> {
+        Checked::by(self.wanted).ok_or_else(|| StoreError {
+            class: Class::NotHonoured,
+            request: format!("PUT {}", self.url(&self.folder)),
+            status: 0,
+            code: String::new(),
+            detail: "Google Cloud Storage checks crc32c and md5 only".into(),
+        })
+    }
+
+    fn write(&self, key: &str, bytes: &[u8], generation: Option<&str>) -> Result<String, StoreError> {
+        let (kind, body) = upload(key, bytes, self.checked()?);
+        let mut query = vec![("uploadType", "multipart"), ("fields", FIELDS)];
+        query.extend(generation.map(|generation| ("ifGenerationMatch", generation)));
+        let path = format!("/upload/storage/v1/b/{}/o", self.bucket);
+        let call = Call { method: "POST", path, query, headers: vec![("content-type", kind)], body: &body, key };
+        let made: Object = self.json(&call, &self.call(&call)?)?;
+        Ok(made.generation)
+    }
+
+    fn listed(&self, prefix: &str, page: Option<&str>) -> Result<Listing, StoreError> {
+        let mut query = vec![("prefix", prefix), ("fields", "items(name,size,generation,crc32c),nextPageToken")];
+        query.extend(page.map(|token| ("pageToken", token)));
+        let path = format!("/storage/v1/b/{}/o", self.bucket);
+        let call = Call { method: "GET", path, query, headers: vec![], body: &[], key: "" };
+        let found: Listing = self.json(&call, &self.call(&call)?)?;
+        if found.next_page_token.is_some() && found.next_page_token.as_deref() == page {
+            return Err(self.nonsense(&call, "the listing does not go on".into()));
+        }
+        Ok(found)
+    }
+
+    /// Every object below a prefix.
+    pub(super) fn all(&self, prefix: &str) -> Result<Vec<Object>, StoreError> {
+        let (mut objects, mut page) = (vec![], None);
+        loop {
+            let found = self.listed(prefix, page.as_deref())?;
+            objects.extend(found.items);
+            page = found.next_page_token;
+            if page.is_none() {
+                return Ok(objects);
+            }
+        }
+    }
+}
+
+impl ObjectStore for Gcs {
+    fn name(&self, key: &str) -> String {
+        self.url(key)
+    }
+
+    fn integrity(&self) -> Result<&'static str, StoreError> {
+        // Not asked: the documentation promises that an upload which names another checksum is refused.
+        Ok(match self.checked()? {
+            Checked::Crc32c => "crc32c",
+            Checked::Md5 => "md5",
+            Checked::Nothing => "none",
+        })
+    }
+
+    fn no_version(&self) -> String {
+        "1".into()
+    }
+
+    fn head(&self, key: &str) -> Result<Option<Info>, StoreError> {
+        let call = Call { method: "GET", path: self.object(key), query: vec![("fields", FIELDS)], headers: vec![], body: &[], key };
+        let answer = match self.call(&call) {
+            Ok(answer) => answer,
+            Err(e) if e.class == Class::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let object: Object = self.json(&call, &answer)?;
+        object.info().map(Some).ok_or_else(|| self.nonsense(&call, "the object has no size".into()))
+    }
+
+    fn get(&self, key: &str, sink: Sink<'_>) -> Result<Info, StoreError> {
+        // Its checksums, and the generation that every piece must be of: an answer with bytes has not all of them.
+        let Some(info) = self.head(key)? else {
+            let request = format!("GET {}", self.url(key));
+            return Err(StoreError { class: Class::NotFound, request, status: 404, code: String::new(), detail: "no such object".into() });
+        };
+        let mut done = 0u64;
+        self.repeat(|| {
+            if done > 0 && done >= info.size {
+                return Ok(info.clone());
+            }
+            // As it is stored: what was uploaded compressed is not to be unpacked by the store.
+            let mut headers = vec![("accept-encoding", "gzip".to_string())];
+            if done > 0 {
+                headers.push(("range", format!("bytes={done}-")));
+            }
+            let query = vec![("alt", "media"), ("generation", info.version.as_str())];
+            let call = Call { method: "GET", path: self.object(key), query, headers, body: &[], key };
+            let good = if done > 0 { 206 } else { 200 };
+            let mut error = Vec::new();
+            let head = self.once(&call, &mut |head, piece| {
+                if head.status != good {
+                    error.extend_from_slice(&piece[..piece.len().min(65_536 - error.len().min(65_536))]);
+                    return ControlFlow::Continue(());
+                }
+                done += piece.len() as u64;
+                sink(piece)
+            })?;
+            if head.status != good {
+                return Err(Try::Failed(self.refused(&call, head.status, &error)));
+            }
+            // Nothing tells such an answer's end from a broken connection but the size.
+            if done != info.size || head.framing("GET").is_ok_and(|framing| framing == Framing::Close) {
+                let detail = format!("{done} bytes came of {}", info.size);
+                return Err(Try::Failed(self.nonsense(&call, detail)));
+            }
+            Ok(info.clone())
+        })
+    }
+
+    fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError> {
+        self.write(key, body, None)
+    }
+
+    fn put_if(&self, key: &str, body: &[u8], condition: Condition<'_>) -> Result<String, StoreError> {
+        match condition {
+            // No object has the generation 0.
+            Condition::Absent => self.write(key, body, Some("0")),
+            Condition::Version(generation) => self.write(key, body, Some(generation)),
+        }
+    }
+
+    fn list(&self, prefix: &str, page: Option<&str>) -> Result<Page, StoreError> {
+        let found = self.listed(prefix, page)?;
+        let mut objects = Vec::with_capacity(found.items.len());
+        for object in found.items {
+            let size = object.size.parse().map_err(|_| StoreError {
+                class: Class::Refused,
+                request: format!("LIST {}", self.url(prefix)),
+                status: 200,
+                code: String::new(),
+                detail: format!("the listing has no size for {:?}", object.name),
+            })?;
+            objects.push((object.name, size));
+        }
+        Ok(Page { objects, next: found.next_page_token })
+    }
+
+    fn create_upload(&self, _key: &str) -> Result<String, StoreError> {
+        self.checked().map(|_| self.new_upload())
+    }
+
+    fn upload_part(&self, _key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError> {
+        self.write(&Gcs::part_key(upload, number), body, None)
+    }
+
+    fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError> {
+        self.composed(key, upload, parts, crc64nvme)
+    }
+
+    fn abort_upload(&self, _key: &str, upload: &str) -> Result<(), StoreError> {
+        self.forget(upload)
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        let mut token: Option<String> = None;
+        loop {
+            let path = format!("{}/rewriteTo/b/{}/o/{}", self.object(from), self.bucket, crate::store::s3::sign::encode(to, false));
+            let query = token.iter().map(|token| ("rewriteToken", token.as_str())).collect();
+            let headers = vec![("content-type", "application/json".to_string())];
+            let call = Call { method: "POST", path, query, headers, body: b"", key: from };
+            let step: Rewritten = self.json(&call, &self.call(&call)?)?;
+            if step.done {
+                return Ok(());
+            }
+            // A large copy goes on for several requests.
+            token = Some(step.rewrite_token.ok_or_else(|| self.nonsense(&call, "the copy does not say how it goes on".into()))?);
+        }
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match self.call(&Call { method: "DELETE", path: self.object(key), query: vec![], headers: vec![], body: &[], key }) {
+            Err(e) if e.class != Class::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
