@@ -1,8 +1,8 @@
 //! What every controller is given: the cluster's client, the caches, the clock, and whether this replica leads.
 
 use crate::{
-    capacity::Capacity, clock::Clock, cloud::CloudView, leader::Leadership, metrics::Metrics, prefetch::Prefetch, queue::Queues,
-    requests::Requests, settings::Settings, watch::Stores,
+    capacity::Capacity, clock::Clock, cloud::CloudView, leader::Leadership, metrics::Metrics, outdated::Outdated, prefetch::Prefetch,
+    queue::Queues, requests::Requests, settings::Settings, watch::Stores,
 };
 use gpujob_provider_core::Clouds;
 use kube::runtime::events::Recorder;
@@ -31,6 +31,8 @@ pub struct Ctx {
     pub capacity: Arc<Capacity>,
     /// Launches that pull an image while they boot.
     pub prefetch: Arc<Prefetch>,
+    /// Which cached versions are known to be old.
+    pub outdated: Arc<Outdated>,
     /// Where changes are announced.
     pub queues: Queues,
     /// What is counted.

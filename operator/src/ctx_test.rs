@@ -63,6 +63,7 @@ impl Surroundings {
             cloud_view: Arc::default(),
             capacity: Arc::new(Capacity::default()),
             prefetch: Arc::default(),
+            outdated: Arc::default(),
             queues,
             metrics,
             requests: Default::default(),

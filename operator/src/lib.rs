@@ -23,6 +23,7 @@ pub mod leader;
 pub mod metrics;
 pub mod node;
 pub mod notice;
+pub mod outdated;
 pub mod pool;
 pub mod prefetch;
 pub mod providers;

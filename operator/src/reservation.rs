@@ -41,5 +41,7 @@ async fn write(ctx: &Ctx, node: &str, version: &str, all: &[Reservation], idle_s
         "status": {"assignments": all, "idleSince": idle_since},
     });
     let api = Api::<GpuNode>::all(ctx.client.clone());
-    within(api.patch_status(node, &PatchParams::default(), &Patch::Merge(&patch))).await
+    let written = within(api.patch_status(node, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+    ctx.outdated.wrote(&written);
+    Ok(written)
 }

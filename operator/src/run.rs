@@ -125,6 +125,7 @@ pub async fn operate(parts: Parts, shutdown: CancellationToken, ready: impl FnOn
         capacity: Arc::new(capacity::Capacity::default()),
         queues,
         prefetch: Arc::default(),
+        outdated: Arc::default(),
         metrics,
         requests,
     });

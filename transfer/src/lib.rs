@@ -25,5 +25,6 @@ pub mod receipt;
 #[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]
 pub mod role;
 pub mod spec;
+pub mod stamp;
 #[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]
 pub mod store;

@@ -10,6 +10,11 @@ pub const FIXED_LIMIT: usize = 700;
 /// Most bytes of [`Receipt::message`].
 pub const MESSAGE_LIMIT: usize = 300;
 
+/// Most of [`Receipt::warnings`].
+pub const WARNINGS: usize = 4;
+/// Most bytes of one warning.
+pub const WARNING_LIMIT: usize = 200;
+
 /// Exit code: done.
 pub const EXIT_OK: i32 = 0;
 /// Exit code: a failure that may pass (`retryable: true`), after the role's own retries.
@@ -141,6 +146,9 @@ pub struct Receipt {
     /// The job that holds the destination (reason `DestinationInUse`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
+    /// `check`: what will work, but not as well as it could. At most 4 sentences of 200 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The content of `results.summary`; last, because it may not fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<serde_json::Value>,
@@ -206,6 +214,7 @@ impl Receipt {
             manifest: None,
             committed: None,
             holder: None,
+            warnings: vec![],
             summary: None,
             summary_omitted: None,
         }
@@ -237,6 +246,9 @@ impl Receipt {
         let limit = 4096.min(12288 / containers.max(1));
         let mut fixed = self.clone();
         fixed.summary = None;
+        let mut warnings = std::mem::take(&mut fixed.warnings);
+        warnings.truncate(WARNINGS);
+        warnings.iter_mut().for_each(|warning| cut(warning, WARNING_LIMIT));
         if self.summary.is_some() {
             fixed.summary_omitted = Some(true);
         }
@@ -255,6 +267,11 @@ impl Receipt {
             let keep = fixed.message.len().saturating_sub(over.div_ceil(6).max(1));
             cut(&mut fixed.message, keep);
         };
+        // What fits is added: warnings first, they are short.
+        let warned = Receipt { warnings, ..fixed };
+        let warned_text = to_json(&warned);
+        let (fixed, short) =
+            if warned_text.len() <= limit { (warned, warned_text) } else { (Receipt { warnings: vec![], ..warned }, short) };
         let Some(summary) = &self.summary else { return short };
         let mut whole = fixed;
         whole.summary = Some(summary.clone());
@@ -320,6 +337,18 @@ mod tests {
         let text = r.encode(6);
         assert!(text.len() <= 2048);
         assert_eq!(Receipt::parse(&text).unwrap().summary_omitted, Some(true));
+    }
+
+    #[test]
+    fn warnings_are_few_and_short_and_never_cost_the_reason() {
+        let mut r = Receipt::new(Role::Check, Outcome::Done, "m".repeat(400));
+        r.warnings = vec!["\u{1}w".repeat(300); 9];
+        let alone = Receipt::parse(&r.encode(1)).unwrap();
+        assert_eq!((alone.warnings.len(), alone.reason.as_str()), (WARNINGS, "Done"));
+        assert!(alone.warnings.iter().all(|w| w.len() <= WARNING_LIMIT));
+        // Twelve containers leave 1,024 bytes each.
+        let crowded = Receipt::parse(&r.encode(12)).unwrap();
+        assert!(crowded.warnings.is_empty() && !crowded.message.is_empty());
     }
 
     #[test]

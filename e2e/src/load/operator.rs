@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-/// Where its metrics are.
-const LISTEN: &str = "127.0.0.1:18080";
+/// Where its metrics are. The object store takes its own ports plus 10,000: not 18080.
+const LISTEN: &str = "127.0.0.1:17080";
 /// `/proc` counts CPU in these, on every Linux that Kubernetes runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 

@@ -63,6 +63,14 @@ pub async fn once(lab: &Lab, client: &kube::Client, how: End, number: usize) -> 
             anyhow::Ok(ended.0.elapsed())
         },
     )?;
+    // The old leader may have written the GpuNode in its last moment. Deleted before anybody has sent its launch, it would be held
+    // until five minutes of listings have shown that nothing was bought.
+    until("an instance for the GpuNode", Duration::from_secs(60), || async {
+        let nodes = given::nodes(client, POOL).await?;
+        ensure!(nodes.iter().all(|node| node.status.as_ref().is_some_and(|status| status.instance.is_some())), "there is none");
+        Ok(())
+    })
+    .await?;
     lab.ec2().delete("faults").await?;
     given::forget(client, given::NAMESPACE, &name, Duration::from_secs(60)).await?;
     let nodes: Api<gpujob_crds::GpuNode> = Api::all(client.clone());

@@ -31,6 +31,9 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>, launches: &Arc<Launches>) -> 
         launches.forget(name);
         return Ok(None);
     };
+    if let Some(wait) = ctx.outdated.wait(node.as_ref()) {
+        return Ok(Some(wait));
+    }
     let now = ctx.clock.now();
     let (answer, launching) = launches.known(&node, now);
     let world = observe(ctx, node, answer, launching);
@@ -41,9 +44,16 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>, launches: &Arc<Launches>) -> 
     let mut version = world.node.resource_version().unwrap_or_default();
     if world.node.status.as_ref() != Some(&plan.status) {
         match write_status(ctx, &world.node, &plan.status, &version).await {
-            Ok(written) => version = written.resource_version().unwrap_or_default(),
+            Ok(written) => {
+                ctx.outdated.wrote(&written);
+                version = written.resource_version().unwrap_or_default();
+            }
             // Somebody reserved or released meanwhile: the watch brings the newer version, and with it another look.
-            Err(error) if error.is_conflict() || error.is_not_found() => return Ok(Some(Duration::from_millis(100))),
+            Err(error) if error.is_conflict() => {
+                ctx.outdated.refused(world.node.as_ref());
+                return Ok(ctx.outdated.wait(world.node.as_ref()));
+            }
+            Err(error) if error.is_not_found() => return Ok(Some(Duration::from_millis(100))),
             Err(error) => return Err(error.into()),
         }
     }
@@ -147,9 +157,8 @@ async fn adopt(ctx: &Ctx, world: &NodeWorld, name: &str) -> Result<(), Error> {
     let api = Api::<k8s_openapi::api::core::v1::Node>::all(ctx.client.clone());
     match within(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
         Ok(_) => tracing::info!(node = world.node.name_any(), kube_node = name, "joined"),
-        Err(error) if error.is_conflict() => {
-            let _ = ctx.queues.nodes.send(world.node.name_any()); // its kubelet wrote meanwhile
-        }
+        // Its kubelet wrote meanwhile: what it wrote is on its way here, and brings another look.
+        Err(error) if error.is_conflict() => {}
         Err(error) => return Err(error.into()),
     }
     Ok(())

@@ -40,10 +40,11 @@ impl Rates {
     };
 }
 
-/// What EC2 gives an account, as Karpenter models it (`kwok/ec2/ratelimiting.go`): an operator is not the only one to call, but by
+/// What EC2 gives an account, as Karpenter models it (`kwok/ec2/ratelimiting.go`, where CreateFleet is a mutating call like others and only
+/// RunInstances has less): an operator is not the only one to call, but by
 /// far the busiest.
 impl Default for Rates {
     fn default() -> Self {
-        Rates { describe: Rate::new(20, 100), launch: Rate::new(2, 5), terminate: Rate::new(5, 100), change: Rate::new(5, 50) }
+        Rates { describe: Rate::new(20, 100), launch: Rate::new(5, 50), terminate: Rate::new(5, 100), change: Rate::new(5, 50) }
     }
 }

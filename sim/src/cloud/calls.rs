@@ -1,6 +1,6 @@
 //! What becomes of a call on its way: latency, throttling, scripted failures, and the log of all of them.
 
-use gpujob_provider_core::{ErrorClass, ProviderError};
+use gpujob_provider_core::{ErrorClass, ProviderError, Rates};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -149,6 +149,8 @@ pub(super) struct Traffic {
     pub(super) log: Vec<Call>,
     pub(super) faults: Vec<Fault>,
     pub(super) latency: BTreeMap<Operation, Duration>,
+    /// How often the operator believes that it may call.
+    pub(super) rates: Rates,
     buckets: BTreeMap<Operation, Bucket>,
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use gpujob_crds::{GpuPool, names};
 use gpujob_provider_core::{
     ErrorClass, InstanceState, LaunchCall, Launched, Leftover, LeftoverKind, Listing, MachineProvider, Notice, NoticeSource, Offer,
-    Prepared, ProviderError, Rendering, Terminated,
+    Prepared, ProviderError, Rates, Rendering, Terminated,
 };
 use kube::ResourceExt;
 use std::future::pending;
@@ -97,6 +97,10 @@ fn lost() -> ProviderError {
 
 #[async_trait]
 impl MachineProvider for Machines {
+    fn rates(&self) -> Rates {
+        self.cloud.with(|account| account.traffic.rates)
+    }
+
     async fn prepare(&self, pool: &GpuPool, cluster: &str) -> Result<Prepared, ProviderError> {
         self.call(Operation::Prepare, &pool.name_any(), |account, _| match account.prepare(pool, cluster) {
             Ok((prepared, made)) => {

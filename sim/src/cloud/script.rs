@@ -9,7 +9,7 @@ use super::manners::Boot;
 use super::market::{Place, Places};
 use super::trace::{Move, Trace};
 use gpujob_crds::{Market, Price};
-use gpujob_provider_core::NoticeKind;
+use gpujob_provider_core::{NoticeKind, Rates};
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,6 +69,11 @@ impl FakeCloud {
     pub fn limit(&self, operation: Operation, every: Duration, burst: u32) {
         let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
         self.with(|account| account.traffic.limit(account.now, operation, every, burst));
+    }
+
+    /// How often the operator shall believe that it may call. Without this, as often as EC2 lets it.
+    pub fn set_rates(&self, rates: Rates) {
+        self.with(|account| account.traffic.rates = rates);
     }
 
     /// How long a call takes; its effect comes half way. Without this, no time.

@@ -5,12 +5,14 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
 use super::set::Content;
-use super::state::Stamp;
+use crate::progress::say;
+use crate::stamp::Stamp;
 
 /// Names that end so are being written, or were left by a program that died.
 const UNFINISHED: [&str; 2] = [".partial", ".tmp"];
@@ -18,6 +20,9 @@ const UNFINISHED: [&str; 2] = [".partial", ".tmp"];
 const DEPTH: usize = 64;
 /// Most files that are held open at once.
 const OPEN: usize = 512;
+
+/// One such name is said, not each one at every look.
+static SAID: Once = Once::new();
 
 /// Something in the folder.
 #[derive(Debug)]
@@ -113,7 +118,11 @@ fn list(root: &Path) -> Result<Vec<(String, Metadata)>, NoSnapshot> {
         for entry in entries {
             let entry = entry.map_err(|e| vanished(&folder, e))?;
             // A name that is not UTF-8 is not saved: a manifest could not say it.
-            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Ok(name) = entry.file_name().into_string() else {
+                let say = || say(&format!("{:?} is not saved: its name is not UTF-8; rename it", entry.path()));
+                SAID.call_once(say);
+                continue;
+            };
             if UNFINISHED.iter().any(|end| name.ends_with(end)) || (depth == 0 && name.starts_with(".gpujob")) {
                 continue;
             }

@@ -54,6 +54,7 @@ mod time;
 mod upload;
 
 pub use collect::remove;
+pub(crate) use repository::place;
 pub use restore::{Restored, restore};
 pub use saver::Saver;
 

@@ -31,16 +31,22 @@ pub(super) enum Unusable {
     Failed(Fault),
 }
 
+/// The bucket and the folder that a job's checkpoints are kept in; `None`: it has none. Connects to nothing.
+pub(crate) fn place(context: &Context) -> Result<Option<(Box<dyn ObjectStore>, String)>, Fault> {
+    let Some(wanted) = &context.spec.checkpoints else { return Ok(None) };
+    let place = Location::parse(&wanted.to).map_err(|e| Fault::invalid(e.to_string()))?.folder();
+    Ok(Some((open(&place, context.spec.integrity)?, place.key)))
+}
+
 impl Repository {
     /// Connects to nothing. `None`: the job has no checkpoints.
     pub(super) fn of(context: &Context) -> Result<Option<Repository>, Fault> {
-        let Some(wanted) = &context.spec.checkpoints else { return Ok(None) };
-        let place = Location::parse(&wanted.to).map_err(|e| Fault::invalid(e.to_string()))?.folder();
+        let Some((store, folder)) = place(context)? else { return Ok(None) };
         let job = &context.spec.job.uid;
         Ok(Some(Repository {
-            store: open(&place, context.spec.integrity)?,
+            store,
             // Below `.gpujob/`, which is no content of a destination and no input.
-            root: format!("{}.gpujob/checkpoints/{job}-{}/", place.key, context.spec.index),
+            root: format!("{folder}.gpujob/checkpoints/{job}-{}/", context.spec.index),
             me: Writer { attempt: context.spec.attempt, pod_uid: context.pod_uid.clone(), process: context.nonce.clone() },
         }))
     }

@@ -20,7 +20,8 @@ use super::called;
 use super::head::{claim, drop_damaged};
 use super::repository::{Repository, Unusable};
 use super::set::{Content, Entry, Kind, Set};
-use super::state::{Stamp, State};
+use super::state::State;
+use crate::stamp::Stamp;
 
 /// Downloads at a time.
 const THREADS: usize = 8;

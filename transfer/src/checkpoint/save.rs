@@ -16,9 +16,10 @@ use super::folder::{Item, Seen, snapshot};
 use super::head::{Head, Kept, claim, publish};
 use super::repository::{Repository, Unusable};
 use super::set::{Content, Entry, Kind, Set};
-use super::state::{Stamp, State};
+use super::state::State;
 use super::upload::{Limits, Source, Stop, Uploader, timed};
 use super::{called, collect, time};
+use crate::stamp::Stamp;
 
 /// A process's right to save, and what it knows is in the store.
 pub(super) struct Session {

@@ -2,31 +2,14 @@
 //! request was answered. Losing it costs an upload, never a checkpoint.
 
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::set::Content;
-
-/// What tells that a file still is what it was, under whatever name: a rename keeps all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    pub(super) size: u64,
-    pub(super) seconds: i64,
-    pub(super) nanos: i64,
-}
-
-impl Stamp {
-    pub(super) fn of(about: &Metadata) -> Stamp {
-        let (seconds, nanos) = (about.mtime(), about.mtime_nsec());
-        Stamp { device: about.dev(), inode: about.ino(), size: about.len(), seconds, nanos }
-    }
-}
+use crate::stamp::Stamp;
 
 /// The memory, as it is on disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,9 +69,6 @@ mod tests {
         state.set_known(&HashMap::from([(stamp, content)]));
         state.store(folder.path()).unwrap();
         assert_eq!(State::load(folder.path()), state);
-        // Renaming keeps a file's stamp, writing does not.
-        fs::rename(folder.path().join("a"), folder.path().join("b")).unwrap();
-        assert_eq!(Stamp::of(&fs::metadata(folder.path().join("b")).unwrap()), stamp);
         fs::write(folder.path().join("checkpoints.json"), "{").unwrap();
         assert_eq!(State::load(folder.path()), State::default());
     }

@@ -52,6 +52,7 @@ fn discarded(context: &Context, release: bool) -> Result<Receipt, Fault> {
     };
     let files = keys.len() as u64;
     sweep::staging(&to, keys, None);
+    sweep::probes(&to);
     let message = format!("attempt {} can not commit; {files} staging objects removed", me.attempt);
     Ok(Receipt::new(Role::Discard, Outcome::Discarded, message))
 }

@@ -13,7 +13,7 @@ use crate::progress::Meter;
 use crate::receipt::reason;
 use crate::spec::Input;
 use crate::store::location::Location;
-use crate::store::{Class, ObjectStore};
+use crate::store::{Class, Info, ObjectStore};
 
 use super::Fault;
 
@@ -81,6 +81,24 @@ fn below(root: &Path, name: &str) -> Result<PathBuf, String> {
 }
 
 impl Wanted {
+    /// Reads its first bytes.
+    pub(super) fn begin(&self) -> Result<(), Fault> {
+        below(&self.root, &self.name).map_err(|e| Fault::permanent("InvalidInputName", e))?;
+        match self.store.get(&self.key, &mut |_| ControlFlow::Break(())) {
+            Err(e) if e.class == Class::NotFound => self.about().map(drop),
+            Err(e) if e.class != Class::Stopped => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the store says about it; asked with a reader's permission.
+    pub(super) fn about(&self) -> Result<Info, Fault> {
+        self.store.head(&self.key)?.ok_or_else(|| {
+            let name = self.store.name(&self.key);
+            Fault::permanent(reason::INPUT_NOT_FOUND, format!("{name} was deleted after it was listed"))
+        })
+    }
+
     /// Downloads it, whole and checked, under its final name. Returns its size.
     pub(super) fn fetch(&self, meter: &Meter) -> Result<u64, Fault> {
         let path = below(&self.root, &self.name).map_err(|e| Fault::permanent("InvalidInputName", e))?;
@@ -111,10 +129,7 @@ impl Wanted {
     fn once(&self, partial: &Path, meter: &Meter) -> Result<Result<u64, String>, Fault> {
         let local = |e: io::Error| Fault::disk(&self.root.join(&self.name).display().to_string(), &e);
         // What to check against is known only from the answer's head, so it is asked first; a listing has no checksums.
-        let about = self.store.head(&self.key)?.ok_or_else(|| {
-            let name = self.store.name(&self.key);
-            Fault::permanent(reason::INPUT_NOT_FOUND, format!("{name} was deleted after it was listed"))
-        })?;
+        let about = self.about()?;
         let mut check = Check::against(&about.sums);
         let mut file = create(partial).map_err(local)?;
         let (mut size, mut failed) = (0u64, None);

@@ -1,25 +1,17 @@
 //! `fetch`: claims the destination, then downloads every input, before main starts.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::checkpoint;
-use crate::crew;
 use crate::epoch::{Actor, Decision, claim};
 use crate::plan::{STAGING, staging};
-use crate::progress::{Meter, count, say, size};
+use crate::progress::say;
 use crate::receipt::{Outcome, Receipt, Role, reason};
-use crate::store::ObjectStore;
-use crate::store::location::{Location, Scheme};
 
 use super::commit::committed;
 use super::destination::{Changed, Destination};
 use super::roll::{Rolled, forward};
-use super::{Context, Fault, download, open, stage, sweep, unconditional};
-
-/// Downloads at a time.
-const THREADS: usize = 8;
+use super::{Context, Fault, inputs, stage, sweep, unconditional};
 
 /// Claims and downloads.
 ///
@@ -47,7 +39,7 @@ pub fn run(context: &Context) -> Result<Receipt, Fault> {
         stage::prepare(Path::new(&results.path));
     }
     let restored = checkpoint::restore(context)?;
-    let mut receipt = inputs(context)?;
+    let mut receipt = inputs::fetch(context)?;
     if let Some(restored) = restored {
         receipt.message = format!("{}; {}", receipt.message, restored.said());
     }
@@ -100,39 +92,4 @@ fn sweep_others(to: &Destination, me: &Actor) -> Result<(), Fault> {
     let others: Vec<String> = to.keys(STAGING)?.into_iter().filter(|key| !key.starts_with(&own)).collect();
     sweep::staging(to, others, None);
     Ok(())
-}
-
-fn inputs(context: &Context) -> Result<Receipt, Fault> {
-    let mut buckets: HashMap<(Scheme, String), Arc<dyn ObjectStore>> = HashMap::new();
-    let mut wanted = vec![];
-    for input in &context.spec.inputs {
-        let place = Location::parse(&input.from).map_err(|e| Fault::invalid(e.to_string()))?;
-        let bucket = (place.scheme, place.bucket.clone());
-        let store = match buckets.get(&bucket) {
-            Some(store) => store.clone(),
-            None => {
-                let store: Arc<dyn ObjectStore> = Arc::from(open(&place, None)?);
-                buckets.insert(bucket, store.clone());
-                store
-            }
-        };
-        stage::prepare(Path::new(&input.path));
-        let found = download::list(input, store, &place)?;
-        let bytes = found.iter().map(|w| w.size).sum();
-        say(&format!("{}: {}, {} to {}", input.from, count(found.len() as u64, "object"), size(bytes), input.path));
-        wanted.extend(found);
-    }
-    let (files, bytes) = (wanted.len() as u64, wanted.iter().map(|w| w.size).sum());
-    let meter = Meter::new("fetched", files, bytes);
-    let done = crew::run(THREADS, wanted, |one| one.fetch(&meter));
-    for input in &context.spec.inputs {
-        download::tidy(Path::new(&input.path));
-    }
-    let bytes = done?.into_iter().sum();
-    let seconds = context.started.elapsed().as_secs_f64();
-    let message = format!("fetched {}, {} in {seconds:.1} s", count(files, "file"), size(bytes));
-    say(&message);
-    let mut receipt = Receipt::new(Role::Fetch, Outcome::Done, message);
-    (receipt.files, receipt.bytes) = (files, bytes);
-    Ok(receipt)
 }

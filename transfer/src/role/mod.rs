@@ -9,14 +9,17 @@ use crate::spec::{FOLDERS_ENV, Integrity, POD_DIR, POD_UID_ENV, SPEC_ENV, STATE_
 use crate::store::location::Location;
 use crate::store::{self, ObjectStore};
 
+pub mod check;
 pub mod commit;
 pub mod destination;
 pub mod discard;
 mod download;
 mod fault;
 pub mod fetch;
+mod inputs;
 mod keep;
 pub mod resolve;
+mod resume;
 mod roll;
 pub mod stage;
 pub mod supervise;
@@ -24,6 +27,7 @@ mod sweep;
 mod unconditional;
 mod upload;
 mod walk;
+pub mod wrap;
 
 pub use destination::Destination;
 pub use fault::Fault;

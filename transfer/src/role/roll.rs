@@ -62,6 +62,7 @@ pub(super) fn forward(to: &Destination, subject: &Epoch, nonce: &str, log: Optio
         Changed::Decided(other) => say(&format!("finished by another process meanwhile ({other:?})")),
     }
     sweep::staging(to, garbage, Some(&plan));
+    sweep::probes(to);
     Ok(Rolled::Committed(Box::new(receipt)))
 }
 

@@ -152,7 +152,7 @@ fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor) ->
     say(&format!("staging {} ({}) for {}", count(files, "file"), size(bytes), to.name()));
     let base = format!("{}{}/", staging(me.attempt, &me.pod_uid), me.nonce);
     let stop = AtomicBool::new(false);
-    let stager = Stager { to, base: base.clone(), stop: &stop, meter: Meter::new("staged", files, bytes) };
+    let stager = Stager { to, base: base.clone(), stop: &stop, meter: Meter::new("staged", files, bytes), state: &context.state };
     let items = guarded(to, me, &stop, || stager.all(found.files))?;
     let mut plan = Plan::new(me, items, found.skipped);
     if let Some(name) = &results.summary {

@@ -2,13 +2,14 @@
 //! uploads, so only ids that an attempt has written down are ever aborted.
 
 use std::collections::HashSet;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::crew;
 use crate::plan::{Plan, Staged};
 use crate::progress::{count, say};
-use crate::store::read;
+use crate::store::{PROBES, probe_time, read};
 
 use super::destination::{Destination, SMALL};
 use super::{Fault, upload};
@@ -21,6 +22,19 @@ pub(super) struct Journal {
     pub(super) key: String,
     /// The upload's id.
     pub(super) upload_id: String,
+}
+
+/// A probe is older than this when nobody waits for its answer any more, whatever the nodes' clocks say.
+const FORGOTTEN: u64 = 3600;
+
+/// Removes what killed probes have left at the destination. Failures are said, not returned.
+pub(super) fn probes(to: &Destination) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let old = |name: &String| probe_time(name).is_some_and(|made| made + FORGOTTEN < now);
+    match to.keys(PROBES) {
+        Ok(found) => staging(to, found.into_iter().filter(old).collect(), None),
+        Err(fault) => say(&format!("old probes are left: {fault}")),
+    }
 }
 
 /// Removes these staging keys. Failures are said, not returned: what is left is garbage, and the bucket's lifecycle

@@ -3,18 +3,21 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::checksum::{crc64nvme, crc64nvme_join, crc64nvme_text, hex, sha256, sha256_hex};
 use crate::crew;
 use crate::plan::{FileSum, Item, PART, Staged, Strong, part_size};
-use crate::progress::Meter;
+use crate::progress::{Meter, say, size};
 use crate::receipt::reason;
+use crate::stamp::Stamp;
 
 use super::Fault;
 use super::destination::Destination;
+use super::resume::{Begun, Part, Upload};
 use super::sweep::Journal;
 use super::walk::{Found, unreadable};
 
@@ -33,6 +36,8 @@ pub(super) struct Stager<'a> {
     /// Set when the attempt is revoked.
     pub(super) stop: &'a AtomicBool,
     pub(super) meter: Meter,
+    /// Where uploads are remembered for the next worker.
+    pub(super) state: &'a Path,
 }
 
 /// Whether a staging key is the journal of an upload.
@@ -45,14 +50,6 @@ enum Once {
     Staged(Item),
     /// It was written to meanwhile.
     Changed,
-}
-
-/// What must not change while a file is read.
-#[derive(PartialEq, Eq)]
-struct Stamp(u64, i64, i64, u64);
-
-fn stamp(about: &Metadata) -> Stamp {
-    Stamp(about.len(), about.mtime(), about.mtime_nsec(), about.ino())
 }
 
 impl Stager<'_> {
@@ -117,31 +114,34 @@ impl Stager<'_> {
     fn large(&self, n: usize, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
         let store = &self.to.store;
         let key = self.to.key(&found.name);
-        let upload_id = store.create_upload(&key)?;
-        // Written down before it is used: only what is in a journal is ever aborted.
-        let entry = Journal { key: found.name.clone(), upload_id: upload_id.clone() };
-        let text = serde_json::to_vec(&entry).expect("a journal entry has only string keys");
-        let journal = self.to.key(&format!("{}u/{n:08}-{}.json", self.base, crate::checksum::nonce()));
-        store.put(&journal, &text)?;
         let size = part_size(about.len());
+        let upload =
+            self.upload(n, found, Begun { key: key.clone(), upload_id: String::new(), stamp: Stamp::of(about), part_size: size })?;
+        let upload_id = upload.begun.upload_id.clone();
         let offsets: Vec<u64> = (0..about.len().div_ceil(size)).map(|i| i * size).collect();
         let parts = crew::run(THREADS, offsets, |offset| {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(Fault::revoked("the claim was lost while results were staged".into()));
             }
             let length = size.min(about.len() - offset);
+            let number = u32::try_from(offset / size + 1).expect("at most 10,000 parts");
+            if let Some(part) = upload.part(number) {
+                return Ok(Some((part.etag.clone(), part.crc64nvme, part.sha256, part.length)));
+            }
             let bytes = piece(file, offset, length as usize).map_err(|e| unreadable(&found.path, &e))?;
             // Shorter than it was: cut off meanwhile.
             if bytes.len() as u64 != length {
                 return Ok(None);
             }
-            let number = u32::try_from(offset / size + 1).expect("at most 10,000 parts");
             let etag = store.upload_part(&key, &upload_id, number, &bytes)?;
             self.meter.add(0, length);
-            Ok(Some((etag, crc64nvme(&bytes), sha256(&bytes), length)))
+            let part = Part { number, etag, crc64nvme: crc64nvme(&bytes), sha256: sha256(&bytes), length };
+            upload.write(&part);
+            Ok(Some((part.etag, part.crc64nvme, part.sha256, length)))
         })?;
         let parts: Option<Vec<_>> = parts.into_iter().collect();
         let Some(parts) = parts.filter(|_| same(found, about)) else {
+            upload.forget();
             store.abort_upload(&key, &upload_id)?;
             return Ok(Once::Changed);
         };
@@ -158,9 +158,29 @@ impl Stager<'_> {
     }
 }
 
+impl Stager<'_> {
+    /// The upload of this file: the one that a worker before this one has begun, or a new one.
+    fn upload(&self, n: usize, found: &Found, wanted: Begun) -> Result<Upload, Fault> {
+        let store = &self.to.store;
+        if let Some(upload) = Upload::resume(self.state, &**store, &wanted)? {
+            let (done, whole) = (size(upload.bytes()), size(found.size));
+            say(&format!("{}: {done} of {whole} are there from the worker before", found.name));
+            self.meter.add(0, upload.bytes());
+            return Ok(upload);
+        }
+        let upload_id = store.create_upload(&wanted.key)?;
+        // Written down before it is used: only what is in a journal is ever aborted.
+        let entry = Journal { key: found.name.clone(), upload_id: upload_id.clone() };
+        let text = serde_json::to_vec(&entry).expect("a journal entry has only string keys");
+        let journal = self.to.key(&format!("{}u/{n:08}-{}.json", self.base, crate::checksum::nonce()));
+        store.put(&journal, &text)?;
+        Ok(Upload::begin(self.state, Begun { upload_id, ..wanted }))
+    }
+}
+
 /// Whether the file at the path is still what was read.
 fn same(found: &Found, before: &Metadata) -> bool {
-    fs::metadata(&found.path).is_ok_and(|now| stamp(&now) == stamp(before))
+    fs::metadata(&found.path).is_ok_and(|now| Stamp::of(&now) == Stamp::of(before))
 }
 
 /// Up to `length` bytes at an offset; shorter at the end of the file.

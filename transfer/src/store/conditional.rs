@@ -2,8 +2,7 @@
 //!
 //! Backblaze B2 answers 501; older MinIO, Ceph and SeaweedFS (before 4.17) overwrite. Only asking tells.
 
-use super::{Class, Condition, ObjectStore, StoreError};
-use crate::checksum::nonce;
+use super::{Class, Condition, ObjectStore, StoreError, probe_key};
 
 /// What a store does with a write that must not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub enum Conditional {
 /// # Errors
 /// Those of writing and removing an object there.
 pub fn probe(store: &dyn ObjectStore, folder: &str) -> Result<Conditional, StoreError> {
-    let key = format!("{folder}.gpujob/probe-{}", nonce());
+    let key = probe_key(folder);
     let first = match store.put_if(&key, b"1", Condition::Absent) {
         Ok(_) => again(store, &key, b"2"),
         Err(e) if e.class == Class::NotImplemented => return Ok(Conditional::Refused),

@@ -46,6 +46,9 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// Number (from 1) and ETag of each part of an upload.
+pub type Parts = Vec<(u32, String)>;
+
 /// Takes the bytes of a download; `Break` ends it with [`Class::Stopped`].
 pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> ControlFlow<()>;
 
@@ -88,6 +91,11 @@ pub trait ObjectStore: Send + Sync {
     /// Sends part `number` (from 1). Returns what `complete_upload` needs of it: an ETag, mostly.
     fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError>;
 
+    /// Number and ETag of every part that an upload has. `None`: there is no such upload, or the store cannot say; begin anew.
+    fn list_parts(&self, _key: &str, _upload: &str) -> Result<Option<Parts>, StoreError> {
+        Ok(None)
+    }
+
     /// Makes the object of these parts; a store that checks CRC-64/NVME refuses unless the whole one is `crc64nvme`.
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError>;
 
@@ -99,6 +107,12 @@ pub trait ObjectStore: Send + Sync {
 
     /// Removes an object. One that does not exist is fine.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// After how many days the bucket's own rules abort uploads below `prefix` that were not completed; `None` when no rule does,
+    /// or the store does not say.
+    fn abort_days(&self, _prefix: &str) -> Result<Option<u32>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// The store of a place, with the credentials that the environment names. Connects to nothing.
@@ -116,6 +130,21 @@ pub fn open(
         Scheme::S3 => Ok(Box::new(s3::S3::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
         Scheme::Gs => Ok(Box::new(gcs::Gcs::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
     }
+}
+
+/// What begins the name of every object that lives only while a store is being asked something, below a destination's folder.
+pub const PROBES: &str = ".gpujob/check-";
+
+/// A new key for such an object, below `folder` (empty or with a slash at its end). Its name has the time in it, so that what a
+/// killed process has left can be told from what is in use.
+pub fn probe_key(folder: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format!("{folder}{PROBES}{now}-{}", crate::checksum::nonce())
+}
+
+/// When the probe of that name (without its folder) was made, in seconds since 1970.
+pub fn probe_time(name: &str) -> Option<u64> {
+    name.strip_prefix(PROBES)?.split_once('-')?.0.parse().ok()
 }
 
 /// Reads a small object whole.

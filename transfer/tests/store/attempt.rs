@@ -19,6 +19,8 @@ pub(crate) struct Attempt {
     pub(crate) spec: Value,
     pub(crate) pod: String,
     pub(crate) env: BTreeMap<&'static str, String>,
+    /// A program that starts ours, with its arguments: another user, other capabilities.
+    pub(crate) by: Vec<&'static str>,
 }
 
 /// How a role ended.
@@ -61,7 +63,7 @@ impl Attempt {
             ("GPUJOB_STATE_DIR", folder.path().join("state").display().to_string()),
             ("GPUJOB_POD_DIR", folder.path().join("pod").display().to_string()),
         ]);
-        Attempt { folder, spec, pod: format!("pod-{uid}-{number}"), env }
+        Attempt { folder, spec, pod: format!("pod-{uid}-{number}"), env, by: vec![] }
     }
 
     pub(crate) fn results(&self) -> PathBuf {
@@ -79,7 +81,10 @@ impl Attempt {
         let termination = self.folder.path().join(format!("{name}.termination"));
         let _ = fs::remove_file(&termination);
         let log = self.folder.path().join(format!("{name}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_gpujob-transfer"))
+        let mut line = self.by.clone();
+        line.push(env!("CARGO_BIN_EXE_gpujob-transfer"));
+        let child = Command::new(line[0])
+            .args(&line[1..])
             .args(arguments)
             .env_clear()
             .envs(&self.env)

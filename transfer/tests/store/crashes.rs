@@ -102,7 +102,8 @@ fn a_commit_that_is_killed_at_any_request_is_untouched_or_rolled_forward() {
 fn two_commits_at_once_are_one() {
     let bucket = weed().bucket("twins");
     let (job, want) = sealed(&bucket, "twins");
-    let twin = Attempt { folder: tempfile::tempdir().unwrap(), spec: job.spec.clone(), pod: job.pod.clone(), env: job.env.clone() };
+    let twin =
+        Attempt { folder: tempfile::tempdir().unwrap(), spec: job.spec.clone(), pod: job.pod.clone(), env: job.env.clone(), by: vec![] };
     let arguments = ["commit", "--outcome", "Succeeded", "--exit-code", "0"];
     let both = [job.start(&arguments), twin.start(&arguments)];
     for ended in both.map(|r| r.end()) {

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod checkpoints;
+mod checks;
 mod contract;
 mod crashes;
 mod double;
@@ -13,12 +14,16 @@ mod faulty;
 mod gate;
 mod gcs;
 mod kept;
+mod owners;
 mod paths;
 mod probes;
 mod proxy;
 mod race;
 mod refusals;
+mod resumed;
+mod sample;
 mod soak;
 mod tls;
 mod unconditional;
 mod weed;
+mod wrapped;

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// The field manager of everything that this controller applies.
 pub const MANAGER: &str = "gpujob/job";
 /// When to look again after somebody else wrote first: the watch usually brings the newer version before that.
-const AFTER_CONFLICT: Duration = Duration::from_millis(200);
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 
 /// Why a pass over a job did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,9 @@ pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Dura
     }
     finish::orphans(ctx, job).await?;
     let Some(mut world) = observe(job, &ctx.stores) else { return Ok(None) };
+    if let Some(wait) = ctx.outdated.wait(world.job.as_ref()) {
+        return Ok(Some(wait));
+    }
     world.draining = ctx.leader.is_draining();
     confirm(ctx, &mut world).await?;
     let now = ctx.clock.now();
@@ -136,8 +139,14 @@ async fn write_status(ctx: &Ctx, world: &JobWorld, plan: &Plan) -> Result<(), Er
     let params = PatchParams::apply(MANAGER).force();
     match within(api.patch_status(&job.name_any(), &params, &Patch::Apply(&body))).await {
         Err(error) if error.is_not_found() => return Ok(()),
-        other => other.map_err(during("writing the status"))?,
-    };
+        Err(error) => {
+            if error.is_conflict() {
+                ctx.outdated.refused(job.as_ref());
+            }
+            return Err(during("writing the status")(error));
+        }
+        Ok(written) => ctx.outdated.wrote(&written),
+    }
     if recorded.completion_time.is_none() && plan.status.completion_time.is_some() {
         ctx.metrics.job_ended(if plan.status.state.as_deref() == Some("Succeeded") { "succeeded" } else { "failed" });
     }

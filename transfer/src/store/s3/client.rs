@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::framing::{Framing, Head};
-use super::{Answer, Call, S3, integrity, stored, xml};
+use super::{Answer, Call, S3, integrity, lifecycle, stored, xml};
 use crate::spec::Integrity;
 use crate::store::wire::Try;
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
 /// Between a part's ETag and its SHA-256, where completing needs both.
@@ -48,6 +48,27 @@ fn page(root: &xml::Element, asked: Option<&str>) -> Result<Page, String> {
         found.next = Some(token.to_string());
     }
     Ok(found)
+}
+
+/// A page of an upload's parts, and the marker of the next one. `asked` is the marker it was asked with.
+fn parts(root: &xml::Element, asked: &str) -> Result<(Parts, Option<String>), String> {
+    let mut found = vec![];
+    for part in root.children.iter().filter(|c| c.name == "Part") {
+        let number = part.get("PartNumber").trim().parse().map_err(|_| "a part has no number".to_string())?;
+        // As `upload_part` has returned it.
+        let tag = match part.get("ChecksumSHA256").trim() {
+            "" => part.get("ETag").to_string(),
+            sha256 => format!("{}{AND}{sha256}", part.get("ETag")),
+        };
+        found.push((number, tag));
+    }
+    if root.get("IsTruncated") != "true" {
+        return Ok((found, None));
+    }
+    match root.get("NextPartNumberMarker").trim() {
+        next if next.is_empty() || next == asked => Err("the parts are cut off and do not say how they go on".into()),
+        next => Ok((found, Some(next.to_string()))),
+    }
 }
 
 impl S3 {
@@ -102,6 +123,15 @@ impl S3 {
 impl ObjectStore for S3 {
     fn name(&self, key: &str) -> String {
         self.url(key)
+    }
+
+    fn abort_days(&self, prefix: &str) -> Result<Option<u32>, StoreError> {
+        match self.answer("GET", "", &[("lifecycle", "")]) {
+            Ok(answer) => Ok(self.element("GET LIFECYCLE", &answer).ok().and_then(|root| lifecycle::abort_days(&root, prefix))),
+            // No rules, rules that these keys may not read, or a store that has none.
+            Err(e) if !e.class.repeat() => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn integrity(&self) -> Result<&'static str, StoreError> {
@@ -224,6 +254,31 @@ impl ObjectStore for S3 {
         })
     }
 
+    fn list_parts(&self, key: &str, upload: &str) -> Result<Option<Parts>, StoreError> {
+        let (mut found, mut marker) = (vec![], String::new());
+        loop {
+            let mut query = vec![("uploadId", upload)];
+            if !marker.is_empty() {
+                query.push(("part-number-marker", &marker));
+            }
+            let answer = match self.answer("GET", key, &query) {
+                Err(e) if matches!(e.class, Class::NoSuchUpload | Class::NotFound) => return Ok(None),
+                other => other?,
+            };
+            let root = self.element("LIST PARTS", &answer)?;
+            match parts(&root, &marker).map_err(|detail| self.nonsense("LIST PARTS", answer.head.status, detail))? {
+                (page, None) => {
+                    found.extend(page);
+                    return Ok(Some(found));
+                }
+                (page, Some(next)) => {
+                    found.extend(page);
+                    marker = next;
+                }
+            }
+        }
+    }
+
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError> {
         let body =
             xml::complete(parts.iter().map(|part| part.split_once(AND).map_or((part.as_str(), None), |(tag, sha)| (tag, Some(sha)))));
@@ -282,6 +337,19 @@ mod tests {
         let item = |size: &str| format!("<Contents><Key>k</Key><Size>{size}</Size></Contents>");
         assert_eq!(listed(&item("7"), None).map(|p| p.objects), Ok(vec![("k".into(), 7)]));
         assert!(listed(&item(""), None).is_err() && listed(&item("-1"), None).is_err());
+    }
+
+    #[test]
+    fn parts_are_read_to_their_end() {
+        let read = |inner: &str, asked: &str| {
+            let text = format!("<ListPartsResult>{inner}</ListPartsResult>");
+            parts(&xml::parse(text.as_bytes()).ok_or("no XML")?, asked)
+        };
+        let part = "<Part><PartNumber>3</PartNumber><ETag>&quot;e&quot;</ETag><Size>5</Size></Part>";
+        assert_eq!(read(part, ""), Ok((vec![(3, "\"e\"".into())], None)));
+        let more = format!("{part}<IsTruncated>true</IsTruncated><NextPartNumberMarker>3</NextPartNumberMarker>");
+        assert_eq!(read(&more, "").map(|p| p.1), Ok(Some("3".into())));
+        assert!(read(&more, "3").is_err() && read("<Part><ETag>e</ETag></Part>", "").is_err());
     }
 
     #[test]

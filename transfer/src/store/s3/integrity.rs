@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::framing::Head;
 use super::{Call, S3, etag_md5};
-use crate::checksum::{crc64nvme, crc64nvme_text, md5, nonce, sha256};
+use crate::checksum::{crc64nvme, crc64nvme_text, md5, sha256};
 use crate::spec::Integrity;
 use crate::store::wire::Try;
 use crate::store::{Class, StoreError};
@@ -111,7 +111,7 @@ impl S3 {
     }
 
     fn probe_key(&self) -> String {
-        format!("{}.gpujob/probe-{}", self.integrity.folder, nonce())
+        crate::store::probe_key(&self.integrity.folder)
     }
 
     /// Of a store that checks nothing itself: whether it has got other bytes than it was sent, as far as its answer tells.

@@ -20,6 +20,7 @@ pub mod connection;
 pub mod endpoint;
 pub mod framing;
 mod integrity;
+mod lifecycle;
 mod region;
 pub mod retry;
 pub mod sign;

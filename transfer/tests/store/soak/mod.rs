@@ -14,6 +14,8 @@ mod oracle;
 mod saves;
 mod stories;
 
+pub(crate) use oracle::processes;
+
 /// xorshift64*: a seed draws the same story again; what the scheduler does in it may differ.
 pub(crate) struct Dice(u64);
 

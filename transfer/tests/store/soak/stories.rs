@@ -15,7 +15,7 @@ use crate::gate::Gate;
 /// A bucket and a seed go in, a line for people comes out.
 pub(crate) type Story = fn(&str, u64) -> String;
 
-pub(crate) const STORIES: [(&str, Story); 7] = [
+pub(crate) const STORIES: [(&str, Story); 8] = [
     ("the worker is killed while it stages", worker_killed),
     ("the sidecar is killed, and the next attempt takes over", sidecar_killed),
     ("a commit is killed", commit_killed),
@@ -23,6 +23,7 @@ pub(crate) const STORIES: [(&str, Story); 7] = [
     ("attempts race", race),
     ("a node is cut off, and returns", partition),
     ("sidecars are killed while they save checkpoints", saves::killed),
+    ("an attempt is cut off while it saves a checkpoint, and returns", saves::zombie),
 ];
 
 const COMMIT: [&str; 7] = ["commit", "--outcome", "Succeeded", "--exit-code", "0", "--wait", "5"];
