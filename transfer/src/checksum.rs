@@ -29,6 +29,73 @@ pub fn md5(bytes: &[u8]) -> [u8; 16] {
     md5::Md5::digest(bytes).into()
 }
 
+/// SHA-256 of a stream of bytes.
+pub struct Sha256(Context);
+
+impl Default for Sha256 {
+    fn default() -> Sha256 {
+        Sha256::new()
+    }
+}
+
+impl Sha256 {
+    /// Of nothing yet.
+    pub fn new() -> Sha256 {
+        Sha256(Context::new(&SHA256))
+    }
+
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all that came.
+    pub fn finish(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        out
+    }
+}
+
+/// The bytes of a checksum as a job's spec writes it: `sha256:` and 64 hex digits.
+pub fn pinned(text: &str) -> Option<[u8; 32]> {
+    let digits = text.strip_prefix("sha256:")?.as_bytes();
+    let mut out = [0; 32];
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, two) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()?;
+    }
+    Some(out)
+}
+
+/// CRC-64/NVME of a stream of bytes.
+pub struct Crc64(Digest);
+
+impl Default for Crc64 {
+    fn default() -> Crc64 {
+        Crc64::new()
+    }
+}
+
+impl Crc64 {
+    /// Of nothing yet.
+    pub fn new() -> Crc64 {
+        Crc64(Digest::new(CrcAlgorithm::Crc64Nvme))
+    }
+
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all that came.
+    pub fn finish(self) -> u64 {
+        self.0.finalize()
+    }
+}
+
 /// CRC-64/NVME of bytes.
 pub fn crc64nvme(bytes: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
@@ -42,27 +109,6 @@ pub fn crc64nvme_join(first: u64, second: u64, len: u64) -> u64 {
 /// As in `x-amz-checksum-crc64nvme`.
 pub fn crc64nvme_text(crc: u64) -> String {
     STANDARD.encode(crc.to_be_bytes())
-}
-
-/// CRC-64/NVME of a stream of bytes.
-pub struct Crc(Digest);
-
-impl Default for Crc {
-    fn default() -> Crc {
-        Crc(Digest::new(CrcAlgorithm::Crc64Nvme))
-    }
-}
-
-impl Crc {
-    /// More bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Of all of them.
-    pub fn finish(self) -> u64 {
-        self.0.finalize()
-    }
 }
 
 /// The checksums that a store keeps with an object, as its headers have them (base64).
@@ -156,6 +202,18 @@ mod tests {
         assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         let joined = crc64nvme_join(crc64nvme(b"1234"), crc64nvme(b"56789"), 5);
         assert_eq!(joined, 0xae8b_1486_0a79_9888);
+        let mut stream = (Sha256::new(), Crc64::new());
+        for piece in [&b"123"[..], b"", b"456789"] {
+            stream.0.update(piece);
+            stream.1.update(piece);
+        }
+        assert_eq!((stream.0.finish(), stream.1.finish()), (sha256(b"123456789"), 0xae8b_1486_0a79_9888));
+        assert_eq!(pinned(&format!("sha256:{}", sha256_hex(b"abc"))), Some(sha256(b"abc")));
+        for bad in
+            ["", "sha256:", "md5:00", &sha256_hex(b"abc"), &format!("sha256:{}é", "a".repeat(62)), &format!("sha256:+{}", "a".repeat(63))]
+        {
+            assert_eq!(pinned(bad), None, "{bad}");
+        }
         assert_eq!(crc64nvme_text(0xae8b_1486_0a79_9888), "rosUhgp5mIg=");
     }
 

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use crate::checksum::{Crc, crc64nvme_text};
+use crate::checksum::{Crc64, crc64nvme_text};
 
 /// How much is copied at a time.
 const PIECE: usize = 1 << 20;
@@ -28,7 +28,7 @@ pub(super) fn from(mut source: &File, into: &Path) -> io::Result<Result<String, 
     let mut target = OpenOptions::new().write(true).create(true).truncate(true).open(into)?;
     // Btrfs and XFS share the blocks until one side writes; then only the check has to read.
     let shared = rustix::fs::ioctl_ficlone(&target, source).is_ok();
-    let mut crc = Crc::default();
+    let mut crc = Crc64::new();
     let mut piece = vec![0; PIECE];
     if let Err(e) = source.seek(SeekFrom::Start(0)) {
         return Ok(Err(e.to_string()));

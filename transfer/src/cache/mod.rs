@@ -24,12 +24,15 @@ use crate::checksum::sha256_hex;
 use crate::progress::say;
 use crate::receipt::reason;
 use crate::role::Fault;
+use crate::spec::CACHE_DIR;
 
 mod copy;
 mod entry;
 mod lock;
 mod room;
 
+/// Name of the environment variable that says another folder than [`CACHE_DIR`](crate::spec::CACHE_DIR).
+pub const FOLDER_ENV: &str = "GPUJOB_CACHE_DIR";
 /// Name of the environment variable with the most bytes that the cache takes on its node; half of its disk when it is not set.
 pub const LIMIT_ENV: &str = "GPUJOB_CACHE_BYTES";
 
@@ -71,6 +74,12 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// The cache that the environment names, see [`FOLDER_ENV`] and [`LIMIT_ENV`]. `None` when it cannot be used; that is said.
+    pub fn from_env() -> Option<Cache> {
+        let root = std::env::var_os(FOLDER_ENV).map_or_else(|| CACHE_DIR.into(), PathBuf::from);
+        Cache::open(&root, std::env::var(LIMIT_ENV).ok().and_then(|bytes| bytes.trim().parse().ok()))
+    }
+
     /// The cache at `root`, of at most `limit` bytes (half of its disk when `None`). `None` when it cannot be used; that is said.
     pub fn open(root: &Path, limit: Option<u64>) -> Option<Cache> {
         let made = ["entries", "filling", "locks"].iter().try_for_each(|name| fs::create_dir_all(root.join(name)));
@@ -82,6 +91,11 @@ impl Cache {
                 None
             }
         }
+    }
+
+    /// Whether it holds that content now.
+    pub fn has(&self, key: &Key) -> bool {
+        entry::open(&self.root, key).is_some()
     }
 
     /// Puts the content of `key` at `into`, which does not exist yet. `download` writes it, whole and checked, to the path that it is

@@ -83,9 +83,10 @@ fn inputs(context: &Context) -> Result<Found, Fault> {
     let mut found = Found::default();
     for input in inputs::listed(context)? {
         // A listing may be allowed where reading is not, or where the key that decrypts is not given.
-        if let Some(first) = input.iter().find(|wanted| wanted.size > 0).or(input.first()) {
-            first.begin()?;
-        }
+        let first = input.iter().find(|wanted| wanted.size > 0).or(input.first());
+        let said = first.map(|wanted| Ok::<_, Fault>((wanted.begin()?, wanted.size))).transpose()?;
+        // A URL's size is not listed, but said with its first bytes.
+        found.bytes += said.map_or(0, |(said, listed)| said.saturating_sub(listed));
         found.files += input.len() as u64;
         found.bytes += input.iter().map(|wanted| wanted.size).sum::<u64>();
     }

@@ -3,6 +3,7 @@
 use crate::progress;
 use crate::receipt::{Holder, Outcome, Receipt, Role, reason};
 use crate::store::StoreError;
+use crate::store::https::HttpsError;
 
 /// Why a role failed, and whether trying again can help.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -60,6 +61,12 @@ impl Fault {
         let outcome = if self.reason == reason::REVOKED { Outcome::Revoked } else { Outcome::Failed };
         progress::say(&format!("{self}"));
         Receipt { reason: self.reason.into(), retryable: self.retryable, holder: self.holder, ..Receipt::new(role, outcome, self.message) }
+    }
+}
+
+impl From<HttpsError> for Fault {
+    fn from(error: HttpsError) -> Fault {
+        Fault { reason: error.reason(), retryable: error.class.retryable(), message: error.to_string(), holder: None }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod conditional;
 mod error;
 pub mod gcs;
+pub mod https;
 pub mod location;
 pub mod reach;
 pub mod s3;
@@ -65,6 +66,23 @@ pub trait ObjectStore: Send + Sync {
 
     /// Streams an object in order, and goes on where it was when the connection breaks.
     fn get(&self, key: &str, sink: Sink<'_>) -> Result<Info, StoreError>;
+
+    /// Whether [`ObjectStore::get_range`] works here.
+    fn ranged(&self) -> bool {
+        false
+    }
+
+    /// Streams `length` bytes from `from` on, of that version of an object that has them, and goes on where it was when the connection
+    /// breaks. [`Class::PreconditionFailed`] when it was replaced.
+    fn get_range(&self, key: &str, _version: &str, _from: u64, _length: u64, _sink: Sink<'_>) -> Result<(), StoreError> {
+        Err(StoreError {
+            class: Class::NotImplemented,
+            request: format!("GET {}", self.name(key)),
+            status: 0,
+            code: String::new(),
+            detail: "this store gives whole objects only".into(),
+        })
+    }
 
     /// What uploads are checked by, as `crc64nvme`. Where that is not known, the first call asks with a write that must be
     /// refused, below the folder that the store was opened for.

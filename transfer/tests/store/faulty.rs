@@ -40,6 +40,8 @@ struct Shared {
     /// How often each request was seen.
     seen: Mutex<HashMap<String, u32>>,
     struck: Mutex<u32>,
+    /// Answers with data that were sent whole.
+    moved: Mutex<u32>,
     tls: Option<Arc<ServerConfig>>,
 }
 
@@ -58,7 +60,8 @@ impl Faulty {
     fn start(fault: Fault, tls: Option<Arc<ServerConfig>>) -> Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Shared { fault: Mutex::new(fault), seen: Mutex::default(), struck: Mutex::new(0), tls });
+        let shared =
+            Arc::new(Shared { fault: Mutex::new(fault), seen: Mutex::default(), struck: Mutex::new(0), moved: Mutex::new(0), tls });
         let theirs = shared.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -79,6 +82,11 @@ impl Faulty {
 
     pub(crate) fn now(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap() = fault;
+    }
+
+    /// How many answers with data went by.
+    pub(crate) fn moved(&self) -> u32 {
+        *self.shared.moved.lock().unwrap()
     }
 
     /// How often it did what it does.
@@ -185,6 +193,9 @@ impl Shared {
             let data = answer.body.len() >= DATA;
             if data && let Fault::FlipDown(n) = fault {
                 self.strikes(Fault::FlipUp(n), &mut answer.body);
+            }
+            if data && !drops {
+                *self.moved.lock().unwrap() += 1;
             }
             if !answer.send(client.get_mut(), drops && data) {
                 *self.struck.lock().unwrap() += 1;

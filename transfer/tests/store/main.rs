@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod attempt;
+mod cached;
 mod checkpoints;
 mod checks;
 mod contract;
@@ -13,6 +14,7 @@ mod faults;
 mod faulty;
 mod gate;
 mod gcs;
+mod inputs;
 mod kept;
 mod owners;
 mod paths;
@@ -25,5 +27,6 @@ mod sample;
 mod soak;
 mod tls;
 mod unconditional;
+mod web;
 mod weed;
 mod wrapped;

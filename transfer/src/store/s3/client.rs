@@ -125,6 +125,14 @@ impl ObjectStore for S3 {
         self.url(key)
     }
 
+    fn ranged(&self) -> bool {
+        true
+    }
+
+    fn get_range(&self, key: &str, version: &str, from: u64, length: u64, sink: Sink<'_>) -> Result<(), StoreError> {
+        self.range(key, version, from, length, sink)
+    }
+
     fn abort_days(&self, prefix: &str) -> Result<Option<u32>, StoreError> {
         match self.answer("GET", "", &[("lifecycle", "")]) {
             Ok(answer) => Ok(self.element("GET LIFECYCLE", &answer).ok().and_then(|root| lifecycle::abort_days(&root, prefix))),
