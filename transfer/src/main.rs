@@ -47,7 +47,11 @@ enum Command {
     /// Claim the destination and download the inputs (init container)
     Fetch,
     /// Wait for SIGTERM, then upload the results out of sight and seal them (sidecar, PID 1)
-    Stage,
+    Stage {
+        /// SIGTERM came before this process was started
+        #[arg(long, hide = true)]
+        ending: bool,
+    },
     /// The worker that `stage` keeps alive
     #[command(hide = true)]
     StageWorker {
@@ -101,13 +105,13 @@ enum Outcome {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let log = &arguments.termination_log;
-    if !matches!(arguments.role, Command::Stage | Command::StageWorker { .. } | Command::Run { .. }) {
+    if !matches!(arguments.role, Command::Stage { .. } | Command::StageWorker { .. } | Command::Run { .. }) {
         end_when_told();
     }
     let code = match &arguments.role {
         Command::Check { days } => answer(log, Role::Check, |context| check::run(context, *days)),
         Command::Fetch => answer(log, Role::Fetch, fetch::run),
-        Command::Stage => match supervise::run(&["stage-worker".into(), "--termination-log".into(), path(log)]) {
+        Command::Stage { ending } => match supervise::run(&["stage-worker".into(), "--termination-log".into(), path(log)], *ending) {
             // The worker has left its own receipt.
             Ok(code) => code,
             Err(fault) => write(log, supervise::ROLE, &fault.receipt(supervise::ROLE)),

@@ -59,14 +59,14 @@ pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
         Outcome::Failed | Outcome::Revoked => return with_its_code(fetched),
         _ => {}
     }
-    let mut stage = match Stage::start(context) {
+    let stage = match Stage::start(context, false) {
         Ok(stage) => stage,
         Err(fault) => return with_its_code(answer(Role::Stage, Err(fault))),
     };
     let code = main(command, &mut signals.0);
     say(&format!("the command has ended: exit code {code}"));
     if code == 0 {
-        let staged = stage.end(&mut signals.0);
+        let staged = stage.end(context, &mut signals.0);
         if staged.outcome == Outcome::Sealed || staged.outcome == Outcome::Done {
             let verdict = Verdict { attempt: context.spec.attempt, outcome: Ended::Succeeded, exit_code: Some(0) };
             let order = Order { verdict, log: None, wait: SEAL };
@@ -76,7 +76,7 @@ pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
     }
     // First: nothing of it can be delivered then, and the stage need not upload what is left.
     drop(answer(Role::Discard, discard::run(context, false)));
-    stage.end(&mut signals.0);
+    stage.end(context, &mut signals.0);
     (answer(Role::Discard, discard::run(context, false)), code)
 }
 
@@ -145,21 +145,30 @@ struct Stage {
 }
 
 impl Stage {
-    fn start(context: &Context) -> Result<Stage, Fault> {
+    fn start(context: &Context, ending: bool) -> Result<Stage, Fault> {
         let failed = |e: std::io::Error| Fault::passing(reason::INTERNAL, format!("starting the stage: {e}"));
         fs::create_dir_all(&context.state).map_err(|e| Fault::disk(&context.state.display().to_string(), &e))?;
         let receipt = context.state.join("stage.receipt");
+        let _ = fs::remove_file(&receipt);
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.arg("stage").arg("--termination-log").arg(&receipt);
+        command.arg("stage").arg("--termination-log").arg(&receipt).args(ending.then_some("--ending"));
         // What a terminal sends is for the command: the stage is told when that has ended.
         let child = command.stdout(std::process::Stdio::null()).process_group(0).spawn().map_err(failed)?;
         Ok(Stage { child, receipt })
     }
 
     /// Has it end, and answers with its receipt.
-    fn end(&mut self, signals: &mut Signals) -> Receipt {
+    fn end(mut self, context: &Context, signals: &mut Signals) -> Receipt {
         tell(&self.child, Signal::TERM);
-        let ended = wait(&mut self.child, signals);
+        let mut ended = wait(&mut self.child, signals);
+        // The command was over before the stage listened to signals.
+        if ended.as_ref().is_ok_and(|status| status.signal() == Some(SIGTERM)) {
+            match Stage::start(context, true) {
+                Ok(again) => self = again,
+                Err(fault) => return fault.receipt(Role::Stage),
+            }
+            ended = wait(&mut self.child, signals);
+        }
         let said = fs::read_to_string(&self.receipt).ok().and_then(|text| Receipt::parse(&text).ok());
         said.unwrap_or_else(|| Fault::passing(reason::INTERNAL, format!("the stage left no receipt: {ended:?}")).receipt(Role::Stage))
     }

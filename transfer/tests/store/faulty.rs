@@ -43,6 +43,7 @@ struct Shared {
     /// Answers with data that were sent whole.
     moved: Mutex<u32>,
     tls: Option<Arc<ServerConfig>>,
+    upstream: u16,
 }
 
 trait Stream: Read + Write + Send {}
@@ -50,18 +51,25 @@ impl<T: Read + Write + Send> Stream for T {}
 
 impl Faulty {
     pub(crate) fn new(fault: Fault) -> Faulty {
-        Faulty::start(fault, None)
+        Faulty::start(fault, None, weed().port())
     }
 
-    pub(crate) fn tls(config: ServerConfig) -> Faulty {
-        Faulty::start(Fault::None, Some(Arc::new(config)))
+    /// Speaks TLS and passes everything on to that port.
+    pub(crate) fn tls(config: ServerConfig, upstream: u16) -> Faulty {
+        Faulty::start(Fault::None, Some(Arc::new(config)), upstream)
     }
 
-    fn start(fault: Fault, tls: Option<Arc<ServerConfig>>) -> Faulty {
+    fn start(fault: Fault, tls: Option<Arc<ServerConfig>>, upstream: u16) -> Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared =
-            Arc::new(Shared { fault: Mutex::new(fault), seen: Mutex::default(), struck: Mutex::new(0), moved: Mutex::new(0), tls });
+        let shared = Arc::new(Shared {
+            fault: Mutex::new(fault),
+            seen: Mutex::default(),
+            struck: Mutex::new(0),
+            moved: Mutex::new(0),
+            tls,
+            upstream,
+        });
         let theirs = shared.clone();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -157,7 +165,7 @@ impl Shared {
 
     fn relay(&self, stream: Box<dyn Stream>) {
         let mut client = BufReader::new(stream);
-        let Ok(to) = TcpStream::connect(("127.0.0.1", weed().port())) else { return };
+        let Ok(to) = TcpStream::connect(("127.0.0.1", self.upstream)) else { return };
         let mut server = BufReader::new(to);
         while let Some(mut request) = Message::read(&mut client, false) {
             let line = request.head.lines().next().unwrap_or_default().to_string();

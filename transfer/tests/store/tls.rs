@@ -6,16 +6,18 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::attempt::{Attempt, noise, visible};
 use crate::faulty::Faulty;
+use crate::web::{Habits, Web};
 use crate::weed::weed;
+use gpujob_transfer::checksum::sha256_hex;
 use gpujob_transfer::plan::PART;
 use gpujob_transfer::store::ObjectStore;
 
 /// A server with a certificate for these names, and the PEM of the authority that has signed it.
-fn server(names: &[&str]) -> (Faulty, String) {
+fn server(names: &[&str], upstream: u16) -> (Faulty, String) {
     let mut authority = CertificateParams::new(vec![]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -31,12 +33,12 @@ fn server(names: &[&str]) -> (Faulty, String) {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    (Faulty::tls(config), authority.pem())
+    (Faulty::tls(config, upstream), authority.pem())
 }
 
 #[test]
 fn by_an_authority_of_ones_own_everything_is_moved() {
-    let (proxy, authority) = server(&["localhost", "127.0.0.1"]);
+    let (proxy, authority) = server(&["localhost", "127.0.0.1"], weed().port());
     let bucket = weed().bucket("tls");
     let (small, large) = (noise(1000, 1), noise(PART as usize + 1000, 2));
     weed().store(&bucket).put("in/large.bin", &large).unwrap();
@@ -63,8 +65,8 @@ fn by_an_authority_of_ones_own_everything_is_moved() {
 
 #[test]
 fn what_is_not_to_be_trusted_is_told_at_once() {
-    let (proxy, authority) = server(&["localhost"]);
-    let (other, _) = server(&["localhost"]);
+    let (proxy, authority) = server(&["localhost"], weed().port());
+    let (other, _) = server(&["localhost"], weed().port());
     let ended = |endpoint: String, bundle: Option<&str>| {
         let mut job = Attempt::new("untrusted", 1, "any-bucket");
         job.env.insert("AWS_ENDPOINT_URL_S3", endpoint);
@@ -89,5 +91,30 @@ fn what_is_not_to_be_trusted_is_told_at_once() {
         let (code, why, message) = ended(endpoint.clone(), bundle);
         assert_eq!((code, why.as_str()), (2, "StoreUntrusted"), "{endpoint}: {message}");
         assert!(message.contains("AWS_CA_BUNDLE"), "{message}");
+    }
+}
+
+#[test]
+fn https_inputs_are_trusted_by_the_same_authorities() {
+    let body = noise(200_000, 3);
+    let web = Web::new(Habits { body: body.clone(), ..Habits::default() });
+    let upstream = web.url("").rsplit(':').next().and_then(|port| port.parse().ok()).unwrap();
+    let (proxy, authority) = server(&["localhost"], upstream);
+    let from = format!("https://localhost:{}/weights.bin", proxy.port());
+    for bundle in [Some(&authority), None] {
+        let mut job = Attempt::new("https", 1, "no-bucket");
+        job.spec["results"] = Value::Null;
+        let data = job.folder.path().join("data");
+        job.spec["inputs"] = json!([{"from": from, "path": data, "checksum": format!("sha256:{}", sha256_hex(&body))}]);
+        if let Some(bundle) = bundle {
+            job.env.insert("AWS_CA_BUNDLE", bundle.clone());
+        }
+        let ended = job.run(&["fetch"]);
+        if bundle.is_some() {
+            assert_eq!(ended.says(), (0, "Done"), "{}", ended.log);
+            assert!(fs::read(data.join("weights.bin")).unwrap() == body);
+        } else {
+            assert_eq!(ended.says(), (2, "StoreUntrusted"), "{}", ended.log);
+        }
     }
 }

@@ -97,3 +97,16 @@ fn ready(job: &Attempt) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+#[test]
+fn a_command_that_is_over_at_once_is_delivered_all_the_same() {
+    let bucket = weed().bucket("wrapped-quick");
+    for number in 0..10 {
+        let mut job = attempt(&format!("quick-{number}"), 1, &bucket);
+        job.spec["results"]["onExisting"] = json!("Overwrite");
+        job.write("left.txt", number.to_string().as_bytes());
+        let ended = job.run(&["run", "--", "true"]);
+        assert_eq!(ended.says(), (0, "Committed"), "{}", ended.log);
+        assert_eq!(visible(&bucket)["out/left.txt"], number.to_string().as_bytes());
+    }
+}

@@ -32,6 +32,13 @@ impl<'a> Chunks<'a> {
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
+            // Nothing to gather: from the reader's own pages.
+            if self.filled == 0 && bytes.len() >= CHUNK {
+                self.file.write_all_at(&bytes[..CHUNK], self.offset)?;
+                self.offset += CHUNK as u64;
+                bytes = &bytes[CHUNK..];
+                continue;
+            }
             let take = bytes.len().min(CHUNK - self.filled);
             let at = self.start + self.filled;
             self.memory[at..at + take].copy_from_slice(&bytes[..take]);

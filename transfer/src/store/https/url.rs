@@ -58,7 +58,7 @@ impl Url {
     pub fn join(&self, location: &str) -> Result<Url, BadUrl> {
         let scheme = if self.endpoint.tls { "https" } else { "http" };
         let host = self.endpoint.authority();
-        let to = if location.contains("://") && location.starts_with("http") {
+        let to = if location.split('/').next().is_some_and(|first| first.ends_with(':')) {
             Url::parse(location)?
         } else if let Some(rest) = location.strip_prefix("//") {
             Url::parse(&format!("{scheme}://{rest}"))?

@@ -1,6 +1,6 @@
 //! One keep-alive connection: TCP, with TLS where the endpoint says https.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
@@ -12,10 +12,13 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::endpoint::Endpoint;
 use super::framing::{self, Head};
+use super::pages::Pages;
 use crate::store::reach;
 
 /// How long connecting to one address may take.
 const CONNECT: Duration = Duration::from_secs(4);
+/// Bytes that are read at once.
+const AHEAD: usize = 256 << 10;
 
 enum Io {
     Plain(TcpStream),
@@ -33,7 +36,7 @@ impl Read for Io {
 
 /// A connection that carries one request at a time.
 pub struct Connection {
-    reader: BufReader<Io>,
+    reader: Pages<Io>,
     /// It has carried a request already, so the server may have closed it meanwhile.
     pub used: bool,
 }
@@ -65,7 +68,7 @@ impl Connection {
         } else {
             Io::Plain(stream)
         };
-        Ok(Connection { reader: BufReader::with_capacity(64 << 10, io), used: false })
+        Ok(Connection { reader: Pages::new(AHEAD, io), used: false })
     }
 
     /// How long either side may be silent.

@@ -21,6 +21,7 @@ pub mod endpoint;
 pub mod framing;
 mod integrity;
 mod lifecycle;
+mod pages;
 mod range;
 mod region;
 pub mod retry;
