@@ -173,7 +173,7 @@ impl Shared {
                 let mut seen = self.seen.lock().unwrap();
                 let times = seen.entry(line.clone()).or_default();
                 *times += 1;
-                *times % 2 == 0
+                times.is_multiple_of(2)
             };
             let fault = *self.fault.lock().unwrap();
             if fault == Fault::SlowDown && !again {
@@ -189,8 +189,8 @@ impl Shared {
                 continue;
             }
             let data = request.body.len() >= DATA;
-            if data && self.strikes(fault, &mut request.body) {
-                // It is damaged on its way now.
+            if data {
+                self.strikes(fault, &mut request.body);
             }
             let drops = fault == Fault::Drop && !again;
             if !request.send(server.get_mut(), drops && data) {
@@ -213,15 +213,14 @@ impl Shared {
     }
 
     /// Damages data while there is damage left to do.
-    fn strikes(&self, fault: Fault, body: &mut [u8]) -> bool {
-        let Fault::FlipUp(most) = fault else { return false };
+    fn strikes(&self, fault: Fault, body: &mut [u8]) {
+        let Fault::FlipUp(most) = fault else { return };
         let mut struck = self.struck.lock().unwrap();
         if *struck >= most {
-            return false;
+            return;
         }
         *struck += 1;
         let at = body.len() / 3 + *struck as usize;
         body[at] ^= 1 << (*struck % 8);
-        true
     }
 }

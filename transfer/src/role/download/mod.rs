@@ -111,7 +111,7 @@ impl Wanted {
         folders(&self.root, path.parent().unwrap_or(&self.root)).map_err(local)?;
         let partial = self.root.join(PARTIAL).join(nonce());
         let fetched = match shelf.filter(|_| self.kept) {
-            Some(shelf) => self.from_shelf(shelf, &partial, meter, writers)?,
+            Some(shelf) => self.shelved(shelf, &partial, meter, writers)?,
             None => self.download(&partial, meter, writers)?,
         };
         fs::set_permissions(&partial, fs::Permissions::from_mode(0o666)).map_err(local)?;
@@ -121,7 +121,7 @@ impl Wanted {
     }
 
     /// From the node's cache, or downloaded into it.
-    fn from_shelf(&self, shelf: &Shelf, partial: &Path, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
+    fn shelved(&self, shelf: &Shelf, partial: &Path, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
         let (words, mut size, checked) = self.source.content(self.pin)?;
         let key = shelf.key(&words);
         if let Source::Url(https) = &self.source
