@@ -31,8 +31,11 @@ pub(super) enum Unusable {
     Failed(Fault),
 }
 
-/// The bucket and the folder that a job's checkpoints are kept in; `None`: it has none. Connects to nothing.
-pub(crate) fn place(context: &Context) -> Result<Option<(Box<dyn ObjectStore>, String)>, Fault> {
+/// A bucket, and a folder in it.
+pub(crate) type Place = (Box<dyn ObjectStore>, String);
+
+/// Where a job's checkpoints are kept; `None`: it has none. Connects to nothing.
+pub(crate) fn place(context: &Context) -> Result<Option<Place>, Fault> {
     let Some(wanted) = &context.spec.checkpoints else { return Ok(None) };
     let place = Location::parse(&wanted.to).map_err(|e| Fault::invalid(e.to_string()))?.folder();
     Ok(Some((open(&place, context.spec.integrity)?, place.key)))
