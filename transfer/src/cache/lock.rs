@@ -12,11 +12,12 @@ const EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The lock at `path`, once nobody else holds it. `None` when it cannot be had: its holder gets nowhere (`filling`, which is what this
-/// process waits for, does not grow), or the disk refuses.
+/// process waits for, is not written to), or the disk refuses.
 pub(super) fn wait(path: &Path, filling: &Path) -> Option<File> {
     let file = super::open_lock(path).map_err(|e| say(&format!("{}: {e}; past the cache", path.display()))).ok()?;
-    let length = || fs::metadata(filling).map(|about| about.len()).ok();
-    let (mut seen, mut since, mut said) = (length(), Instant::now(), false);
+    // Not its length: what comes in ranges has that from the beginning.
+    let written = || fs::metadata(filling).and_then(|about| about.modified()).ok();
+    let (mut seen, mut since, mut said) = (written(), Instant::now(), false);
     loop {
         match file.try_lock() {
             Ok(()) => return Some(file),
@@ -30,7 +31,7 @@ pub(super) fn wait(path: &Path, filling: &Path) -> Option<File> {
             say("another job on this node fetches the same input: waiting for it");
             said = true;
         }
-        let now = length();
+        let now = written();
         if now != seen {
             (seen, since) = (now, Instant::now());
         } else if since.elapsed() > PATIENCE {

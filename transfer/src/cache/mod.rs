@@ -17,6 +17,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -104,70 +105,79 @@ impl Cache {
     /// # Errors
     /// Those of `download`, and of writing `into`.
     pub fn place(&self, key: &Key, size: u64, into: &Path, mut download: impl FnMut(&Path) -> Result<(), Fault>) -> Result<Served, Fault> {
-        if let Some(served) = self.look(key, into)? {
-            return Ok(served);
-        }
         let filling = self.root.join("filling").join(&key.0);
-        if size > self.limit {
-            download(into)?;
-            return Ok(Served::Around);
+        match self.look(key, into)? {
+            Look::Hit => return Ok(Served::Hit),
+            Look::Missing if size <= self.limit => {}
+            Look::Missing | Look::NoRoom => return around(into, &mut download),
         }
         let Some(lock) = lock::wait(&self.root.join("locks").join(key.shard()), &filling) else {
-            download(into)?;
-            return Ok(Served::Around);
+            return around(into, &mut download);
         };
         // Somebody may have fetched it while we waited.
-        if let Some(served) = self.look(key, into)? {
-            return Ok(served);
+        match self.look(key, into)? {
+            Look::Hit => return Ok(Served::Hit),
+            Look::Missing => {}
+            Look::NoRoom => return around(into, &mut download),
         }
         let filled = self.make_room(key, size).map_err(|e| Fault::disk("the node's cache", &e)).and_then(|()| download(&filling));
-        match filled {
-            Ok(()) => {}
+        let copied = match filled {
+            Ok(()) => copy::checked(&filling, into),
             // The cache's disk is full or broken; the job's own may not be.
-            Err(fault) if of_the_disk(&fault) => {
-                say(&format!("past the cache: {fault}"));
-                self.forget(key);
-                drop(lock);
-                download(into)?;
-                return Ok(Served::Around);
-            }
+            Err(fault) if of_the_disk(&fault) => Ok(Err(fault.to_string())),
             Err(fault) => {
                 self.forget(key);
                 return Err(fault);
             }
-        }
-        let served = match copy::checked(&filling, into) {
-            Ok(Ok(sum)) => {
-                if let Err(e) = entry::publish(&self.root, key, &filling, &sum) {
-                    say(&format!("an input is not kept in the node's cache: {e}"));
-                }
-                Ok(Served::Filled)
-            }
-            Ok(Err(why)) => {
-                say(&format!("past the cache: what was just fetched cannot be read: {why}"));
-                download(into).map(|()| Served::Around)
-            }
-            Err(e) => Err(Fault::disk(&into.display().to_string(), &e)),
         };
+        if let Ok(Ok(sum)) = &copied
+            && let Err(e) = entry::publish(&self.root, key, &filling, sum)
+        {
+            say(&format!("an input is not kept in the node's cache: {e}"));
+        }
         self.forget(key);
         drop(lock);
-        served
+        match copied {
+            Ok(Ok(_)) => Ok(Served::Filled),
+            Ok(Err(why)) => {
+                say(&format!("past the cache: {why}"));
+                around(into, &mut download)
+            }
+            Err(e) if full(&e) => {
+                self.give_way(into);
+                around(into, &mut download)
+            }
+            Err(e) => Err(Fault::disk(&into.display().to_string(), &e)),
+        }
     }
 
     /// Serves it from the cache, if it is there and sound.
-    fn look(&self, key: &Key, into: &Path) -> Result<Option<Served>, Fault> {
-        let Some(entry) = entry::open(&self.root, key) else { return Ok(None) };
+    fn look(&self, key: &Key, into: &Path) -> Result<Look, Fault> {
+        let Some(entry) = entry::open(&self.root, key) else { return Ok(Look::Missing) };
         match copy::from(&entry.data, into) {
             Ok(Ok(sum)) if sum == entry.sum => {
                 entry.used();
-                return Ok(Some(Served::Hit));
+                return Ok(Look::Hit);
             }
             Ok(Ok(_)) => say("an input in the node's cache is damaged: it is fetched again"),
             Ok(Err(why)) => say(&format!("an input in the node's cache cannot be read: {why}; it is fetched again")),
+            Err(e) if full(&e) => {
+                self.give_way(into);
+                return Ok(Look::NoRoom);
+            }
             Err(e) => return Err(Fault::disk(&into.display().to_string(), &e)),
         }
         entry::remove(&self.root, key);
-        Ok(None)
+        Ok(Look::Missing)
+    }
+
+    /// Gives its room to the job, where both are on one disk: two copies of an input need not fit where one does.
+    fn give_way(&self, into: &Path) {
+        let disk = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
+        if disk(&self.root) == into.parent().and_then(disk) {
+            say("no room for an input beside the node's cache: the cache is emptied");
+            room::entries(&self.root).iter().for_each(|held| entry::take_away(&self.root, &held.folder));
+        }
     }
 
     /// Removes what this process was filling.
@@ -176,6 +186,24 @@ impl Cache {
         let _ = fs::remove_file(room::size_of(&filling));
         let _ = fs::remove_file(filling);
     }
+}
+
+/// What is in the cache of one content.
+enum Look {
+    /// It was served.
+    Hit,
+    Missing,
+    /// The job's disk is full with the cache on it, which is empty now.
+    NoRoom,
+}
+
+fn around(into: &Path, download: &mut impl FnMut(&Path) -> Result<(), Fault>) -> Result<Served, Fault> {
+    download(into)?;
+    Ok(Served::Around)
+}
+
+fn full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether a download failed for what it was written to.

@@ -26,8 +26,8 @@ pub(super) fn size_of(filling: &Path) -> PathBuf {
     filling.with_extension("size")
 }
 
-struct Held {
-    folder: PathBuf,
+pub(super) struct Held {
+    pub(super) folder: PathBuf,
     size: u64,
     used: SystemTime,
 }
@@ -37,7 +37,7 @@ fn names(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Everything in the cache.
-fn entries(root: &Path) -> Vec<Held> {
+pub(super) fn entries(root: &Path) -> Vec<Held> {
     let folders = names(&root.join("entries")).into_iter().flat_map(|shard| names(&shard));
     // One that is removed meanwhile holds nothing.
     let held = |folder: PathBuf| {

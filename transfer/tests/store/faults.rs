@@ -110,19 +110,15 @@ fn bytes_that_are_never_right_have_their_reason() {
     assert!(visible(&bucket).is_empty());
 }
 
-/// Runs `fetch` with a disk of 1 MiB at its input's folder, in a mount namespace of its own.
-#[test]
-fn a_disk_that_is_full() {
-    let bucket = weed().bucket("disk-full");
-    let proxy = Faulty::new(Fault::None);
-    let job = attempt("disk-full", &bucket, &proxy);
-    let data = job.folder.path().join("data");
-    fs::create_dir(&data).unwrap();
-    let termination = job.folder.path().join("full.termination");
-    let script = r#"mount -t tmpfs -o size=1m none "$0" && exec "$1" fetch"#;
+/// Runs `fetch` with a small disk at `folder`, in a mount namespace of its own.
+fn with_disk(job: &Attempt, folder: &Path, size: &str) -> (Option<i32>, Receipt) {
+    fs::create_dir_all(folder).unwrap();
+    let termination = job.folder.path().join("small.termination");
+    let script = r#"mount -t tmpfs -o size="$1" none "$0" && exec "$2" fetch"#;
     let status = Command::new("unshare")
         .args(["--map-root-user", "--mount", "sh", "-c", script])
-        .arg(&data)
+        .arg(folder)
+        .arg(size)
         .arg(env!("CARGO_BIN_EXE_gpujob-transfer"))
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -134,9 +130,37 @@ fn a_disk_that_is_full() {
         .stderr(Stdio::null())
         .status()
         .expect("unshare, of util-linux, is there");
-    let receipt = Receipt::parse(&fs::read_to_string(&termination).expect("a receipt")).unwrap();
-    assert_eq!((status.code(), receipt.reason.as_str()), (Some(2), "DiskFull"), "{}", receipt.message);
-    assert!(receipt.message.contains("ephemeral-storage"), "{}", receipt.message);
+    (status.code(), Receipt::parse(&fs::read_to_string(&termination).expect("a receipt")).unwrap())
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let bucket = weed().bucket("disk-full");
+    let proxy = Faulty::new(Fault::None);
+    let mut job = attempt("disk-full", &bucket, &proxy);
+    let data = job.folder.path().join("data");
+    for cache in [false, true] {
+        job.spec["inputs"][0]["cache"] = json!(cache);
+        job.env.insert("GPUJOB_CACHE_DIR", job.folder.path().join("cache").display().to_string());
+        let (code, receipt) = with_disk(&job, &data, "1m");
+        assert_eq!((code, receipt.reason.as_str()), (Some(2), "DiskFull"), "{}", receipt.message);
+        assert!(receipt.message.contains("ephemeral-storage"), "{}", receipt.message);
+    }
+}
+
+#[test]
+fn a_disk_with_room_for_one_copy_is_the_jobs_and_not_the_caches() {
+    let bucket = weed().bucket("disk-shared");
+    let proxy = Faulty::new(Fault::None);
+    let mut job = attempt("disk-shared", &bucket, &proxy);
+    let disk = job.folder.path().join("disk");
+    job.spec["inputs"][0]["path"] = json!(disk.join("data"));
+    job.spec["inputs"][0]["cache"] = json!(true);
+    job.env.insert("GPUJOB_CACHE_DIR", disk.join("cache").display().to_string());
+    job.env.insert("GPUJOB_CACHE_BYTES", "1000000000".into());
+    // 17 MB of inputs.
+    let (code, receipt) = with_disk(&job, &disk, "24m");
+    assert_eq!((code, receipt.reason.as_str()), (Some(0), "Done"), "{}", receipt.message);
 }
 
 #[test]
