@@ -13,6 +13,8 @@ pub mod checksum;
 pub mod credentials;
 pub mod crew;
 pub mod epoch;
+#[cfg(test)]
+mod fuzz;
 pub mod manifest;
 pub mod plan;
 #[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; epoch and plan have none")]

@@ -128,6 +128,16 @@ impl Class {
         }
     }
 
+    /// What a person should do about it at Google Cloud Storage, where that is something else.
+    fn next_step_at_google(self) -> Option<&'static str> {
+        match self {
+            Class::InvalidCredentials => Some("check GOOGLE_APPLICATION_CREDENTIALS in the Secret, or the pod's service account"),
+            Class::AccessDenied => Some("grant this account roles/storage.objectUser there"),
+            Class::Unreachable => Some("check DNS and the network from the cluster"),
+            _ => None,
+        }
+    }
+
     /// What a person should do about it.
     pub fn next_step(self) -> &'static str {
         match self {
@@ -156,7 +166,8 @@ impl fmt::Display for StoreError {
             (status, "") => write!(f, "HTTP {status} ")?,
             (status, code) => write!(f, "{code} (HTTP {status}) ")?,
         }
-        write!(f, "{}; {}", self.detail, self.class.next_step())
+        let google = if self.request.contains("gs://") { self.class.next_step_at_google() } else { None };
+        write!(f, "{}; {}", self.detail, google.unwrap_or_else(|| self.class.next_step()))
     }
 }
 
@@ -191,6 +202,14 @@ mod tests {
             assert_eq!(Class::of(status, code), class, "{status} {code}");
             assert_eq!(class.repeat(), repeat, "{class:?}");
         }
+        let at = |request: &str| StoreError {
+            class: Class::Unreachable,
+            request: request.into(),
+            status: 0,
+            code: String::new(),
+            detail: String::new(),
+        };
+        assert!(at("GET s3://b/k").to_string().contains("AWS_ENDPOINT_URL_S3") && !at("GET gs://b/k").to_string().contains("AWS"));
         // Not at once, but another node's clock may be right, and this one's is being set after its boot.
         assert!(!Class::ClockSkew.repeat() && Class::ClockSkew.retryable());
     }
