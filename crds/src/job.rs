@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!has(self.inputs) || self.inputs.all(i, self.inputs.exists_one(j, j.path == i.path))").message("each of inputs needs a path of its own"),
     validation = Rule::new("!has(self.inputs) || !has(self.results) || self.inputs.all(i, i.path != self.results.path)").message("results.path must not be the path of an input: the input would be delivered as a result"),
     validation = Rule::new("!has(self.checkpoints) || !has(self.inputs) || self.inputs.all(i, i.path != self.checkpoints.path)").message("checkpoints.path must not be the path of an input"),
-    validation = Rule::new("!has(self.checkpoints) || !has(self.results) || (self.results.path != self.checkpoints.path && (!has(self.checkpoints.to) || self.checkpoints.to != self.results.to))").message("checkpoints need a path and a destination of their own, beside those of results"),
+    validation = Rule::new("!has(self.checkpoints) || !has(self.results) || self.results.path != self.checkpoints.path").message("checkpoints.path must not be results.path: checkpoints would be delivered as results"),
     validation = Rule::new("!has(self.checkpoints) || has(self.checkpoints.to) || has(self.results)").message("checkpoints.to is needed where there are no results: write s3://bucket/prefix/"),
     validation = Rule::new("self.gpu == oldSelf.gpu").message("gpu is immutable: delete the GpuJob and apply it again"),
     validation = Rule::new("self.template == oldSelf.template || (has(oldSelf.suspend) && oldSelf.suspend)").message("template is immutable unless the GpuJob is suspended: delete it and apply it again"),
@@ -235,7 +235,8 @@ pub struct Checkpoints {
     #[schemars(length(max = 255))]
     #[x_kube(validation = Rule::new("self.matches('^/[^:]+$') && self != '/gpujob' && !self.startsWith('/gpujob/')").message("write an absolute folder such as /data; /gpujob is taken by the operator"))]
     pub path: String,
-    /// Where they are kept: a prefix that ends with `/`, of this job alone. Default: a folder of `.gpujob/checkpoints/` below `results.to`.
+    /// Below which prefix they are kept, in `.gpujob/checkpoints/` and there in a folder for each job. Ends with `/`. Default:
+    /// `results.to`. They go when the results are delivered, or the GpuJob is deleted before; a failed job's stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1100))]
     #[x_kube(validation = Rule::new("self.matches('^(s3|gs)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/(.*/)?$')").message("write s3://bucket/prefix/ (or gs://) with a slash at the end"))]

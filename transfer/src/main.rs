@@ -79,6 +79,9 @@ enum Command {
         /// Give up the destination as well, so that any job may claim it
         #[arg(long)]
         release: bool,
+        /// Remove the job's checkpoints
+        #[arg(long)]
+        forget: bool,
     },
     /// Say what became of the job's results: committed, rolled forward, or free
     Resolve,
@@ -125,7 +128,7 @@ fn main() -> ExitCode {
             let verdict = Verdict { attempt: context.spec.attempt, outcome, exit_code: *exit_code };
             commit::run(context, &commit::Order { verdict, log: kept.as_deref(), wait: Duration::from_secs(*wait) })
         }),
-        Command::Discard { release } => answer(log, Role::Discard, |context| discard::run(context, *release)),
+        Command::Discard { release, forget } => answer(log, Role::Discard, |context| discard::run(context, *release, *forget)),
         Command::Resolve => answer(log, Role::Resolve, resolve::run),
         Command::Run { command } => match Context::from_env() {
             Ok(context) => {

@@ -21,7 +21,7 @@ pub const RECEIPT_KEY: &str = ".gpujob/receipt";
 /// All attempts' staging, below the destination.
 pub const STAGING: &str = ".gpujob/staging/";
 
-/// Files up to this size are staged as objects, larger ones as uncompleted multipart uploads. Also the smallest part.
+/// Files up to this size are staged in packs or as objects, larger ones as uncompleted multipart uploads. Also the smallest part.
 pub const PART: u64 = 8 << 20;
 /// Most parts of one upload that S3 takes.
 const MOST_PARTS: u64 = 10_000;
@@ -104,6 +104,14 @@ pub enum Staged {
         /// Its key below the destination.
         key: String,
     },
+    /// Bytes of an object below the destination that holds many small files: the commit reads them there and writes them under the
+    /// file's key. Size and checksums are the file's own.
+    Pack {
+        /// The object's key below the destination.
+        key: String,
+        /// Where the file begins in it.
+        offset: u64,
+    },
     /// An uncompleted multipart upload against the final key; the commit completes it.
     Upload {
         /// Its id.
@@ -169,7 +177,7 @@ impl Plan {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.items.iter().map(|i| i.file.size).sum()
+        self.items.iter().fold(0, |sum, item| sum.saturating_add(item.file.size))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::objects::{job, job_without_results, namespace, pool};
 use super::{Act, End, Expect, JobExpect, Scenario, Step, When};
 use crate::cloud::{FakeCloud, Places};
-use crate::world::{Machine, OnSigterm, Program, Script};
+use crate::world::{Machine, NO_SUCH_BUCKET, OnSigterm, Program, Script};
 use gpujob_crds::Market;
 use gpujob_transfer::receipt::Ended;
 use serde_json::{Value, json};
@@ -80,6 +80,9 @@ pub fn all() -> Vec<Scenario> {
         no_results(),
         results_exist(),
         impostor(),
+        doomed(),
+        checkpoints(),
+        late(),
     ]
 }
 
@@ -292,6 +295,44 @@ fn impostor() -> Scenario {
         expect: Expect { jobs: vec![succeeds("train", 1..=2)], instances_at_end: 0, launches: 2..=2, pool: true },
         horizon: minutes(60),
         ..base("impostor", "another Node claims the first instance's providerID: neither is accepted, and the instance is replaced")
+    }
+}
+
+fn doomed() -> Scenario {
+    let mut train = job("train", &[Program::ok(60)]);
+    train["spec"]["results"]["to"] = json!(format!("{NO_SUCH_BUCKET}train/"));
+    let end = JobExpect { name: "train", end: End::Failed("BucketNotFound"), attempts: 1..=1, failures: 0, delivered: None };
+    Scenario {
+        objects: vec![namespace(), pool(ONE, SPOT), train],
+        expect: Expect { jobs: vec![end], instances_at_end: 0, launches: 0..=1, pool: true },
+        ..base("doomed", "the bucket does not exist: the job is told while its instance boots, and the launch is cancelled")
+    }
+}
+
+fn checkpoints() -> Scenario {
+    let mut train = job("train", &[Program::ok(300)]);
+    train["spec"]["checkpoints"] = json!({"path": "/checkpoints", "interval": "1m"});
+    Scenario {
+        objects: vec![namespace(), pool(ONE, SPOT), train],
+        steps: vec![Step { when: running("train", seconds(200)), act: Act::Interrupt("train", minutes(2)) }],
+        expect: Expect { jobs: vec![succeeds("train", 2..=2)], instances_at_end: 0, launches: 2..=2, pool: true },
+        horizon: minutes(40),
+        ..base("checkpoints", "the cloud takes the instance back: the second attempt goes on where the first was told to end")
+    }
+}
+
+fn late() -> Scenario {
+    let mut train = job("train", &[Program::ok(60)]);
+    train["spec"]["deliveryDeadlineSeconds"] = json!(10);
+    let end = JobExpect { name: "train", end: End::Failed("DeliveryDeadlineExceeded"), attempts: 1..=1, failures: 0, delivered: None };
+    Scenario {
+        objects: vec![namespace(), pool(ONE, SPOT), train],
+        script: Script { stage: minutes(5), ..Script::default() },
+        expect: Expect { jobs: vec![end], instances_at_end: 0, launches: 1..=1, pool: true },
+        ..base(
+            "late",
+            "the results are not staged within deliveryDeadlineSeconds: the job fails once the store says that nothing will be published",
+        )
     }
 }
 

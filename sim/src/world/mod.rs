@@ -21,7 +21,7 @@ pub mod store;
 
 pub use machines::{Hardware, Instance};
 pub use script::{Machine, OnSigterm, PROGRAMS, Program, Script};
-pub use store::{Delivered, Store};
+pub use store::{Delivered, NO_SUCH_BUCKET, Store};
 
 use gpujob_operator::clock::Clock;
 use jiff::Timestamp;

@@ -1,5 +1,6 @@
 //! Every scenario once, without faults: the real operator takes each to its expectation.
 
+mod data;
 mod real;
 
 use gpujob_operator::clock::Clock;
@@ -10,7 +11,7 @@ use gpujob_sim::cloud::FakeCloud;
 use gpujob_sim::kube::FakeKube;
 use gpujob_sim::scenario::catalog;
 use gpujob_sim::scenario::{Scenario, Stage};
-use gpujob_sim::world::World;
+use gpujob_sim::world::{Run, World};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -55,6 +56,11 @@ fn parts(kube: &FakeKube, cloud: &FakeCloud, clock: &Arc<dyn Clock>, identity: S
 
 /// Plays a scenario to its end, and says what is not as it must be.
 async fn live(scenario: &Scenario) -> Vec<String> {
+    lived(scenario).await.0
+}
+
+/// The same, and what ran, and for how long all of it went.
+async fn lived(scenario: &Scenario) -> (Vec<String>, Vec<Run>, Duration) {
     let clock: Arc<dyn Clock> = Arc::new(SimClock::new());
     let kube = FakeKube::new(clock.clone());
     let cloud = catalog::cloud(clock.clone(), scenario);
@@ -72,7 +78,7 @@ async fn live(scenario: &Scenario) -> Vec<String> {
         let number = holder.and_then(|h| h.strip_prefix("operator-").and_then(|n| n.parse::<usize>().ok())).unwrap_or(0);
         cuts[number].store(true, Ordering::SeqCst);
     });
-    let stage = Stage { client, cloud, world, lose_leader };
+    let stage = Stage { client, cloud, world: world.clone(), lose_leader };
     let controllers = kube.clone();
     tokio::spawn(async move { controllers.controllers().await });
     let start = Instant::now();
@@ -109,7 +115,7 @@ async fn live(scenario: &Scenario) -> Vec<String> {
         }
     }
     stop.cancel();
-    missing
+    (missing, world.runs(), start.elapsed())
 }
 
 macro_rules! lives {
@@ -154,4 +160,7 @@ lives! {
     no_results = "no-results",
     results_exist = "results-exist",
     impostor = "impostor",
+    doomed = "doomed",
+    checkpoints = "checkpoints",
+    late = "late",
 }

@@ -68,7 +68,7 @@ impl Head {
 
     fn next(&self, me: &Writer, kept: Vec<Kept>) -> Head {
         let Writer { attempt, pod_uid, process } = me.clone();
-        Head { v: 1, attempt, pod_uid, process, seq: self.seq + 1, kept }
+        Head { v: 1, attempt, pod_uid, process, seq: self.seq.wrapping_add(1), kept }
     }
 }
 

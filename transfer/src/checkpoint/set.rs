@@ -72,7 +72,7 @@ impl Set {
 
     /// Bytes of its files.
     pub fn bytes(&self) -> u64 {
-        self.files().map(|f| f.size).sum()
+        self.files().fold(0, |sum, file| sum.saturating_add(file.size))
     }
 
     /// Its bytes and their SHA-256 in hex.

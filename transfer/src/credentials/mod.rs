@@ -131,7 +131,8 @@ fn unix(text: &str) -> Option<u64> {
     let digits = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
     let (year, month, day) = (digits(0..4)?, digits(5..7)?, digits(8..10)?);
     let (hour, minute, second) = (digits(11..13)?, digits(14..16)?, digits(17..19)?);
-    if !(1..=12).contains(&month) || !(1970..=9999).contains(&year) || text.as_bytes().get(10) != Some(&b'T') {
+    let possible = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
+    if !possible || !(1970..=9999).contains(&year) || text.as_bytes().get(10) != Some(&b'T') {
         return None;
     }
     // Howard Hinnant's `days_from_civil`.

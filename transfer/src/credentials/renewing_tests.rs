@@ -62,11 +62,20 @@ fn loans_are_renewed_ahead_of_their_end() {
 }
 
 #[test]
+fn no_time_is_too_odd() {
+    crate::fuzz::fuzz("time", |input| {
+        let text = String::from_utf8_lossy(input);
+        assert!(unix(&text).is_none_or(|seconds| seconds < 253_402_300_800), "{text}");
+        let _ = exchange::split(&text);
+    });
+}
+
+#[test]
 fn times() {
     assert_eq!(unix("1970-01-01T00:00:00Z"), Some(0));
     assert_eq!(unix("2000-02-29T00:00:00Z"), Some(951_782_400));
     assert_eq!(unix("2025-12-31T23:59:59.123Z"), Some(1_767_225_599));
-    for bad in ["", "soon", "2025-13-01T00:00:00Z", "2025-01-01 00:00:00", "ü025-01-01T00:00:00Z"] {
+    for bad in ["", "soon", "2025-13-01T00:00:00Z", "2025-01-01 00:00:00", "ü025-01-01T00:00:00Z", "2000-03-00T00:00:00Z"] {
         assert_eq!(unix(bad), None, "{bad}");
     }
 }

@@ -118,7 +118,7 @@ impl Epoch {
 
     /// The next write of this epoch by `nonce`.
     fn next(&self, nonce: &str, state: State) -> Epoch {
-        Epoch { nonce: nonce.into(), seq: self.seq + 1, state, ..self.clone() }
+        Epoch { nonce: nonce.into(), seq: self.seq.wrapping_add(1), state, ..self.clone() }
     }
 }
 
@@ -142,7 +142,7 @@ impl Actor {
             attempt: self.attempt,
             pod_uid: self.pod_uid.clone(),
             nonce: self.nonce.clone(),
-            seq: found.map_or(0, |e| e.seq) + 1,
+            seq: found.map_or(0, |e| e.seq).wrapping_add(1),
             state: State::Running,
             plan: None,
             verdict: None,

@@ -18,7 +18,7 @@ use mutate::Mutator;
 const SHORT: usize = 4000;
 
 /// Runs `target` on the seeds of `name` and on changes of them. It panics when a promise is broken.
-fn fuzz(name: &str, target: impl Fn(&[u8])) {
+pub(crate) fn fuzz(name: &str, target: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let seeds = seeds(&folder);
     for (path, seed) in &seeds {

@@ -4,6 +4,8 @@ use std::io::{BufReader, Cursor, Read};
 use std::ops::ControlFlow;
 
 use super::fuzz;
+use crate::checkpoint::head::{self, Head, Kept, Move, Writer};
+use crate::checkpoint::set::Set;
 use crate::checksum::sha256_hex;
 use crate::epoch::{self, Actor, Decision, Epoch, PlanRef, Policy};
 use crate::manifest::Manifest;
@@ -127,7 +129,9 @@ fn plans_and_manifests() {
         let reference = PlanRef { key: "k".into(), sha256: sha256_hex(input) };
         if let Ok(plan) = Plan::decode(input, &reference) {
             let (bytes, reference) = plan.encode("k".into());
-            assert_eq!(Plan::decode(&bytes, &reference).as_ref(), Ok(&plan));
+            // All but the summary, whose numbers may be rounded in their last digit: what is committed does not depend on it.
+            let again = Plan::decode(&bytes, &reference).expect("what is written is a plan");
+            assert_eq!(Plan { summary: None, ..again }, Plan { summary: None, ..plan.clone() });
             for item in &plan.items {
                 // Nothing is at the key: it has not landed.
                 assert!(matches!(landing(&item.file, true, None), Landing::Lost));
@@ -137,6 +141,32 @@ fn plans_and_manifests() {
             assert_eq!(serde_json::from_slice::<Manifest>(&manifest.encode()).expect("a manifest"), manifest);
         }
         let _ = serde_json::from_slice::<Manifest>(input);
+    });
+}
+
+#[test]
+fn checkpoints() {
+    let me = Writer { attempt: 2, pod_uid: "p".into(), process: "process".into() };
+    let new = Kept { attempt: 2, number: 9, manifest: "m".into(), sha256: "s".into(), files: 1, bytes: 1 };
+    fuzz("checkpoint", |input| {
+        if let Ok(found) = serde_json::from_slice::<Head>(input) {
+            let damaged: Vec<String> = found.kept.iter().take(1).map(|kept| kept.manifest.clone()).collect();
+            for step in [
+                head::claim(&me, Some(&found), true),
+                head::claim(&me, Some(&found), false),
+                head::publish(&me, Some(&found), &new, 2),
+                head::drop_damaged(&me, Some(&found), &damaged),
+            ] {
+                if let Move::Write(next) = step {
+                    assert!(!found.is_write(&next) && next.attempt >= found.attempt);
+                }
+            }
+        }
+        if let Ok(set) = Set::decode(input, &sha256_hex(input)) {
+            assert!(set.entries.iter().all(|entry| !entry.path.split('/').any(|part| part == "..") && !entry.path.starts_with('/')));
+            let (bytes, sum) = set.encode();
+            assert_eq!((Set::decode(&bytes, &sum).as_ref(), set.bytes() > 0), (Ok(&set), set.files().any(|file| file.size > 0)));
+        }
     });
 }
 

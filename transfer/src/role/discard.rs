@@ -11,15 +11,15 @@ use super::roll::{Rolled, forward};
 use super::{Context, Fault, sweep};
 
 /// Throws the attempt's staged results away. With `release` the job gives up the destination as well, and with it what any of its
-/// attempts had staged.
+/// attempts had staged. With `forget` its checkpoints go too: those of a job that failed are kept for whoever looks into it.
 ///
 /// A commit that has been begun is past the point of no return: it is finished instead, and the outcome says so.
 ///
 /// # Errors
 /// The store's.
-pub fn run(context: &Context, release: bool) -> Result<Receipt, Fault> {
+pub fn run(context: &Context, release: bool, forget: bool) -> Result<Receipt, Fault> {
     let receipt = discarded(context, release)?;
-    if release {
+    if forget {
         checkpoint::remove(context);
     }
     Ok(receipt)

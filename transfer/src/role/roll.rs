@@ -14,10 +14,10 @@ use crate::receipt::{ManifestRef, Outcome, Receipt, Role, Verdict, reason};
 use crate::store::{Class, Condition, read};
 
 use super::destination::{Changed, Destination};
-use super::{Fault, sweep};
+use super::{Fault, pack, sweep};
 
-/// Requests at a time.
-const THREADS: usize = 16;
+/// Most requests at a time: each may hold 256 KiB of a pack.
+const THREADS: usize = 64;
 /// Largest plan that is read.
 const PLAN_LIMIT: usize = 1 << 30;
 
@@ -40,10 +40,18 @@ pub(super) fn forward(to: &Destination, subject: &Epoch, nonce: &str, log: Optio
     };
     let verdict = subject.verdict.ok_or_else(|| broken("an epoch in committing has no verdict"))?;
     say(&format!("publishing {} ({}) at {}", count(plan.items.len() as u64, "file"), size(plan.bytes()), to.name()));
-    let landed = crew::run(THREADS, plan.items.iter().collect(), |item| match land(to, item) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Ok(item.file.path.clone())),
-        Err(fault) => Err(Err(fault)),
+    let (packed, single): (Vec<&Item>, Vec<&Item>) = plan.items.iter().partition(|item| matches!(item.staged, Staged::Pack { .. }));
+    let runs = pack::runs(packed).into_iter().chain(single.into_iter().map(|item| vec![item])).collect();
+    let landed = crew::widening(crew::Limits { first: 8, most: THREADS }, runs, |run: Vec<&Item>| {
+        let gone = match run[..] {
+            [item] if !matches!(item.staged, Staged::Pack { .. }) => land(to, item).map(|there| (!there).then(|| item.file.path.clone())),
+            _ => pack::land(to, subject, &run),
+        };
+        match gone {
+            Ok(None) => Ok(()),
+            Ok(Some(path)) => Err(Ok(path)),
+            Err(fault) => Err(Err(fault)),
+        }
     });
     match landed {
         Ok(_) => {}
@@ -88,6 +96,7 @@ fn land(to: &Destination, item: &Item) -> Result<bool, Fault> {
     let key = to.key(&item.file.path);
     for _ in 0..3 {
         let moved = match &item.staged {
+            Staged::Pack { .. } => return Err(broken("an item of a pack is landed alone")),
             Staged::Object { key: staged } => to.store.copy(&to.key(staged), &key),
             Staged::Upload { upload_id, parts } => to.store.complete_upload(&key, upload_id, parts, &item.file.crc64nvme),
         };
@@ -109,7 +118,7 @@ fn land(to: &Destination, item: &Item) -> Result<bool, Fault> {
 }
 
 /// A store that keeps no checksum: reads the object and compares.
-fn read_back(to: &Destination, item: &Item, key: &str) -> Result<bool, Fault> {
+pub(super) fn read_back(to: &Destination, item: &Item, key: &str) -> Result<bool, Fault> {
     let want = Stored { crc64nvme: Some(item.file.crc64nvme.clone()), ..Stored::default() };
     let mut check = Check::against(&want).ok_or_else(|| broken("a plan has no checksum"))?;
     match to.store.get(key, &mut |piece| {
@@ -178,6 +187,6 @@ fn lost(to: &Destination, subject: &Epoch, nonce: &str, why: String) -> Result<R
     }
 }
 
-fn broken(what: &str) -> Fault {
+pub(super) fn broken(what: &str) -> Fault {
     Fault::permanent(reason::INTERNAL, what.into())
 }

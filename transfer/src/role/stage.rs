@@ -20,8 +20,10 @@ use crate::receipt::{Outcome, Receipt, Role, reason};
 use crate::spec::Results;
 
 use super::destination::{Changed, Destination};
-use super::upload::Stager;
-use super::{Context, Fault, keep, walk};
+use super::globs::Globs;
+use super::ledger::Ledger;
+use super::upload::{Stager, THREADS};
+use super::{Context, Fault, keep, stream, walk};
 
 /// How often a running attempt looks whether it still stands.
 const LOOK: Duration = Duration::from_secs(30);
@@ -45,9 +47,12 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
     let me = context.actor();
     prepare(Path::new(&results.path));
+    Globs::new(&results.include, &results.exclude)?;
+    let base = base(context, &me);
+    let ledger = Ledger::open(&context.state, &staging(me.attempt, &me.pod_uid));
     if !ending {
         say(&format!("results in {} will be staged for {} when main has ended", results.path, to.name()));
-        if let Err(revoked) = wait(&to, &me, &end) {
+        if let Err(revoked) = streaming(context, results, &to, &base, &ledger, || wait(&to, &me, &end)) {
             // Who may save checkpoints is not decided here.
             saver.map(|saver| saver.finish(|| false));
             return Err(revoked);
@@ -62,12 +67,35 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     keep::until_mended(limit, &end, || {
         // Opened anew: with the credentials as they are now.
         let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
-        let receipt = deliver(context, results, &to, &me);
+        let receipt = deliver(context, results, &to, &me, &base, &ledger);
         if let Some(saver) = saver.take() {
             saver.finish(|| past_return(&to, &me));
         }
         receipt
     })
+}
+
+/// This process's folder in the attempt's staging.
+fn base(context: &Context, me: &Actor) -> String {
+    format!("{}{}/", staging(me.attempt, &me.pod_uid), context.nonce)
+}
+
+/// Stages what has come to rest while `wait` lasts.
+fn streaming<T>(context: &Context, results: &Results, to: &Destination, base: &str, ledger: &Ledger, wait: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| stream::run(context, results, to, base, ledger, &stop));
+        let outcome = wait();
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    })
+}
+
+/// Whether the folder is in memory: a write through a memory map does not change a file's times there.
+fn in_memory(folder: &Path) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    // What is not known is read again.
+    rustix::fs::statfs(folder).map_or(true, |about| i64::from(about.f_type) == TMPFS_MAGIC)
 }
 
 /// Whether this attempt's results are on their way to be visible: its checkpoints are not needed then.
@@ -128,8 +156,8 @@ fn stands(to: &Destination, me: &Actor) -> Result<(), Fault> {
 
 /// Stages and seals. A worker that was started again may find that the commit of what it sealed before has begun:
 /// nothing is lost then, and nothing is left to do.
-fn deliver(context: &Context, results: &Results, to: &Destination, me: &Actor) -> Result<Receipt, Fault> {
-    match staged(context, results, to, me) {
+fn deliver(context: &Context, results: &Results, to: &Destination, me: &Actor, base: &str, ledger: &Ledger) -> Result<Receipt, Fault> {
+    match staged(context, results, to, me, base, ledger) {
         Err(fault) if fault.reason == reason::REVOKED => match to.epoch()? {
             Some((epoch, _)) if me.owns(&epoch) && matches!(epoch.state, State::Committing | State::Committed) => {
                 let message = format!("sealed before for {}; the commit has begun", to.name());
@@ -142,19 +170,25 @@ fn deliver(context: &Context, results: &Results, to: &Destination, me: &Actor) -
     }
 }
 
-fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor) -> Result<Receipt, Fault> {
+fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor, base: &str, ledger: &Ledger) -> Result<Receipt, Fault> {
     stands(to, me)?;
-    let found = walk::tree(Path::new(&results.path), to.room())?;
+    let globs = Globs::new(&results.include, &results.exclude)?;
+    let mut found = walk::tree(Path::new(&results.path), to.room(), &globs)?;
     for skipped in &found.skipped {
         say(&format!("not delivered: {:?}: {}", skipped.path, skipped.why));
     }
     let (files, bytes) = (found.files.len() as u64, found.files.iter().map(|f| f.size).sum());
     say(&format!("staging {} ({}) for {}", count(files, "file"), size(bytes), to.name()));
-    let base = format!("{}{}/", staging(me.attempt, &me.pod_uid), me.nonce);
     let stop = AtomicBool::new(false);
-    let stager = Stager { to, base: base.clone(), stop: &stop, meter: Meter::new("staged", files, bytes), state: &context.state };
-    let items = guarded(to, me, &stop, || stager.all(found.files))?;
-    let mut plan = Plan::new(me, items, found.skipped);
+    let meter = Meter::new("staged", files, bytes);
+    let recheck = in_memory(Path::new(&results.path));
+    let state = &context.state;
+    let stager = Stager { to, base: base.into(), stop: &stop, meter, state, ledger, recheck, threads: THREADS };
+    let done = guarded(to, me, &stop, || stager.all(found.files))?;
+    found.skipped.extend(done.gone);
+    found.skipped.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut plan = Plan::new(me, done.items, found.skipped);
+    let files = plan.items.len() as u64;
     if let Some(name) = &results.summary {
         plan.summary = summary(&Path::new(&results.path).join(name));
         plan.summary_omitted = plan.summary.is_none();

@@ -48,7 +48,7 @@ pub(super) fn staging(to: &Destination, keys: Vec<String>, committed: Option<&Pl
         .flat_map(|plan| &plan.items)
         .filter_map(|item| match &item.staged {
             Staged::Upload { upload_id, .. } => Some(upload_id.as_str()),
-            Staged::Object { .. } => None,
+            Staged::Object { .. } | Staged::Pack { .. } => None,
         })
         .collect();
     let total = keys.len() as u64;

@@ -127,7 +127,7 @@ fn earlier(context: &Context, to: &Destination, role: Role, last: u32) -> Result
 
 /// No condition guards this write: a commit that begins in the same moment may win. It publishes below its own folder only.
 fn revoke(folder: &Destination, epoch: &Epoch, nonce: &str) -> Result<(), Fault> {
-    let next = Epoch { nonce: nonce.into(), seq: epoch.seq + 1, state: State::Revoked, plan: None, ..epoch.clone() };
+    let next = Epoch { nonce: nonce.into(), seq: epoch.seq.wrapping_add(1), state: State::Revoked, plan: None, ..epoch.clone() };
     let bytes = serde_json::to_vec(&next).expect("an epoch has only string keys");
     folder.store.put(&folder.key(EPOCH_KEY), &bytes)?;
     Ok(())

@@ -1,32 +1,31 @@
-//! Staging files: small ones as objects under the attempt's staging, large ones as multipart uploads against their final
+//! Staging files: small ones in packs, medium ones as objects under the attempt's staging, large ones as multipart uploads against their final
 //! keys, left uncompleted. Nothing of it is visible.
 
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::checksum::{crc64nvme, crc64nvme_join, crc64nvme_text, hex, sha256, sha256_hex};
 use crate::crew;
-use crate::plan::{FileSum, Item, PART, Staged, Strong, part_size};
+use crate::plan::{FileSum, Item, PART, Skipped, Staged, Strong, part_size};
 use crate::progress::{Meter, say, size};
 use crate::receipt::reason;
 use crate::stamp::Stamp;
 
-use super::Fault;
 use super::destination::Destination;
+use super::ledger::{Entry, Ledger};
 use super::resume::{Begun, Part, Upload};
 use super::sweep::Journal;
 use super::walk::{Found, unreadable};
+use super::{Fault, pack};
 
-/// Files up to this size go many at a time: their cost is the request.
-const TINY: u64 = 256 << 10;
-/// How many tiny files at a time.
-const TINY_THREADS: usize = 16;
-/// How many buffers of a part's size at a time: 32 MiB in all.
-const THREADS: usize = 4;
+/// How many packs, files or parts at a time, a buffer each.
+pub(super) const THREADS: usize = 4;
+/// How long a file that changes while it is read is waited for, each time.
+const PATIENCE: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 
 /// Stages the files of one attempt.
 pub(super) struct Stager<'a> {
@@ -38,6 +37,12 @@ pub(super) struct Stager<'a> {
     pub(super) meter: Meter,
     /// Where uploads are remembered for the next worker.
     pub(super) state: &'a Path,
+    /// What is staged already.
+    pub(super) ledger: &'a Ledger,
+    /// What is staged already is read again before it is believed.
+    pub(super) recheck: bool,
+    /// How many packs, files or parts at a time.
+    pub(super) threads: usize,
 }
 
 /// Whether a staging key is the journal of an upload.
@@ -52,77 +57,199 @@ enum Once {
     Changed,
 }
 
+/// A file for a pack.
+enum Small {
+    Read(Vec<u8>, Stamp),
+    Grown,
+    Gone,
+}
+
+impl Staging {
+    fn add(&mut self, name: String, item: Option<Item>) {
+        match item {
+            Some(item) => self.items.push(item),
+            None => self.gone.push(Skipped { path: name, why: "deleted while results were staged".into() }),
+        }
+    }
+}
+
+/// What came of staging a list of files.
+#[derive(Default)]
+pub(super) struct Staging {
+    pub(super) items: Vec<Item>,
+    /// What was deleted meanwhile.
+    pub(super) gone: Vec<Skipped>,
+}
+
+/// A number that no other object of this process has.
+fn serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Stager<'_> {
-    /// Stages all files.
-    pub(super) fn all(&self, files: Vec<Found>) -> Result<Vec<Item>, Fault> {
-        let (mut tiny, mut small, mut large) = (vec![], vec![], vec![]);
-        for numbered in files.into_iter().enumerate() {
-            let list = match numbered.1.size {
-                0..=TINY => &mut tiny,
-                _ if numbered.1.size <= PART => &mut small,
+    /// Stages all files that are not staged as they are.
+    pub(super) fn all(&self, files: Vec<Found>) -> Result<Staging, Fault> {
+        let mut staging = Staging::default();
+        let (mut small, mut medium, mut large) = (vec![], vec![], vec![]);
+        for found in files {
+            let list = match found.size {
+                _ if self.known(&found, &mut staging)? => continue,
+                0..=pack::SMALL => &mut small,
+                size if size <= PART => &mut medium,
                 _ => &mut large,
             };
-            list.push(numbered);
+            list.push(found);
         }
-        let mut items = crew::run(TINY_THREADS, tiny, |(n, found)| self.one(n, &found))?;
-        items.extend(crew::run(THREADS, small, |(n, found)| self.one(n, &found))?);
+        for part in crew::run(self.threads, pack::groups(small), |group| self.pack(group))? {
+            staging.items.extend(part.items);
+            staging.gone.extend(part.gone);
+        }
+        for (name, item) in crew::run(self.threads, medium, |found| self.one(&found).map(|item| (found.name, item)))? {
+            staging.add(name, item);
+        }
         // One large file at a time, its parts in parallel.
-        for (n, found) in large {
-            items.push(self.one(n, &found)?);
+        for found in large {
+            let item = self.one(&found)?;
+            staging.add(found.name, item);
         }
-        Ok(items)
+        Ok(staging)
     }
 
-    fn one(&self, n: usize, found: &Found) -> Result<Item, Fault> {
-        for patience in [200, 1000, 3000] {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(Fault::revoked("the claim was lost while results were staged".into()));
+    /// Takes a file as it was staged before.
+    fn known(&self, found: &Found, staging: &mut Staging) -> Result<bool, Fault> {
+        let Some(item) = self.ledger.find(&found.name, &found.stamp) else { return Ok(false) };
+        let holds = match &item.staged {
+            // Only a listing tells whether the parts of an upload are still there.
+            Staged::Upload { upload_id, parts } => {
+                let listed = self.to.store.list_parts(&self.to.key(&item.file.path), upload_id)?;
+                listed.is_some_and(|listed| listed.len() == parts.len())
             }
-            let file = File::open(&found.path).map_err(|e| unreadable(&found.path, &e))?;
-            let about = file.metadata().map_err(|e| unreadable(&found.path, &e))?;
-            let once = if about.len() <= PART { self.small(n, found, &file, &about)? } else { self.large(n, found, &file, &about)? };
+            Staged::Object { .. } | Staged::Pack { .. } => true,
+        };
+        if !holds || (self.recheck && !self.unchanged(found, &item)?) {
+            return Ok(false);
+        }
+        self.meter.add(1, item.file.size);
+        staging.items.push(item);
+        Ok(true)
+    }
+
+    /// Reads a staged file again: where a write through a memory map leaves no trace in the file's times.
+    fn unchanged(&self, found: &Found, item: &Item) -> Result<bool, Fault> {
+        let Ok(file) = File::open(&found.path) else { return Ok(false) };
+        let (mut crc, mut at) = (0, 0);
+        while at < item.file.size {
+            self.go_on()?;
+            let bytes = piece(&file, at, PART.min(item.file.size - at) as usize).map_err(|e| unreadable(&found.path, &e))?;
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            crc = if at == 0 { crc64nvme(&bytes) } else { crc64nvme_join(crc, crc64nvme(&bytes), bytes.len() as u64) };
+            at += bytes.len() as u64;
+        }
+        Ok(crc64nvme_text(crc) == item.file.crc64nvme)
+    }
+
+    fn go_on(&self) -> Result<(), Fault> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Fault::revoked("the claim was lost while results were staged".into()));
+        }
+        Ok(())
+    }
+
+    /// Stages one file; none when it was deleted meanwhile.
+    fn one(&self, found: &Found) -> Result<Option<Item>, Fault> {
+        for patience in PATIENCE {
+            self.go_on()?;
+            let Some((file, about)) = open(found)? else { return Ok(None) };
+            let once = if about.len() <= PART { self.medium(found, &file, &about)? } else { self.large(found, &file, &about)? };
             match once {
                 Once::Staged(item) => {
+                    self.note(vec![Entry { stamp: Stamp::of(&about), item: item.clone() }])?;
                     self.meter.add(1, 0);
-                    return Ok(item);
+                    return Ok(Some(item));
                 }
-                Once::Changed => std::thread::sleep(Duration::from_millis(patience)),
+                Once::Changed => std::thread::sleep(patience),
             }
         }
-        let message = format!("{}: still being written after main has ended", found.path.display());
-        Err(Fault::passing(reason::FILE_CHANGING, message))
+        Err(changing(found))
     }
 
-    fn small(&self, n: usize, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
-        // One byte more than expected would show a file that grew.
-        let bytes = piece(file, 0, about.len() as usize + 1).map_err(|e| unreadable(&found.path, &e))?;
-        if bytes.len() as u64 != about.len() || !same(found, about) {
-            return Ok(Once::Changed);
-        }
-        let key = format!("{}o/{n:08}", self.base);
+    fn medium(&self, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
+        let Some(bytes) = whole(found, file, about)? else { return Ok(Once::Changed) };
+        let key = format!("{}o/{:08}", self.base, serial());
         self.to.store.put(&self.to.key(&key), &bytes)?;
         self.meter.add(0, about.len());
-        let file = FileSum {
-            path: found.name.clone(),
-            size: about.len(),
-            crc64nvme: crc64nvme_text(crc64nvme(&bytes)),
-            strong: Strong::Whole(sha256_hex(&bytes)),
-        };
-        Ok(Once::Staged(Item { file, staged: Staged::Object { key } }))
+        Ok(Once::Staged(Item { file: sum(found, &bytes), staged: Staged::Object { key } }))
     }
 
-    fn large(&self, n: usize, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
+    /// Stages small files with one request.
+    fn pack(&self, group: Vec<Found>) -> Result<Staging, Fault> {
+        let key = format!("{}p/{:08}", self.base, serial());
+        let mut staging = Staging::default();
+        let (mut body, mut entries) = (Vec::new(), vec![]);
+        for found in group {
+            match self.small(&found)? {
+                Small::Read(bytes, stamp) => {
+                    let item = Item { file: sum(&found, &bytes), staged: Staged::Pack { key: key.clone(), offset: body.len() as u64 } };
+                    entries.push(Entry { stamp, item });
+                    body.extend_from_slice(&bytes);
+                }
+                // It has grown since it was found.
+                Small::Grown => {
+                    let item = self.one(&found)?;
+                    staging.add(found.name, item);
+                }
+                Small::Gone => staging.add(found.name, None),
+            }
+        }
+        if !entries.is_empty() {
+            self.to.store.put(&self.to.key(&key), &body)?;
+            self.meter.add(entries.len() as u64, body.len() as u64);
+            staging.items.extend(entries.iter().map(|entry| entry.item.clone()));
+            self.note(entries)?;
+        }
+        Ok(staging)
+    }
+
+    fn small(&self, found: &Found) -> Result<Small, Fault> {
+        for patience in PATIENCE {
+            self.go_on()?;
+            let Some((file, about)) = open(found)? else { return Ok(Small::Gone) };
+            if about.len() > pack::SMALL {
+                return Ok(Small::Grown);
+            }
+            match whole(found, &file, &about)? {
+                Some(bytes) => return Ok(Small::Read(bytes, Stamp::of(&about))),
+                None => std::thread::sleep(patience),
+            }
+        }
+        Err(changing(found))
+    }
+
+    /// Writes down what is staged, and forgets the uploads whose place it takes.
+    fn note(&self, entries: Vec<Entry>) -> Result<(), Fault> {
+        let kept: Vec<Staged> = entries.iter().map(|entry| entry.item.staged.clone()).collect();
+        for old in self.ledger.add(entries) {
+            if let Staged::Upload { upload_id, .. } = &old.staged
+                && !kept.contains(&old.staged)
+            {
+                self.to.store.abort_upload(&self.to.key(&old.file.path), upload_id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn large(&self, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
         let store = &self.to.store;
         let key = self.to.key(&found.name);
         let size = part_size(about.len());
-        let upload =
-            self.upload(n, found, Begun { key: key.clone(), upload_id: String::new(), stamp: Stamp::of(about), part_size: size })?;
+        let upload = self.upload(found, Begun { key: key.clone(), upload_id: String::new(), stamp: Stamp::of(about), part_size: size })?;
         let upload_id = upload.begun.upload_id.clone();
         let offsets: Vec<u64> = (0..about.len().div_ceil(size)).map(|i| i * size).collect();
-        let parts = crew::run(THREADS, offsets, |offset| {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(Fault::revoked("the claim was lost while results were staged".into()));
-            }
+        let parts = crew::run(self.threads, offsets, |offset| -> Result<_, Fault> {
+            self.go_on()?;
             let length = size.min(about.len() - offset);
             let number = u32::try_from(offset / size + 1).expect("at most 10,000 parts");
             if let Some(part) = upload.part(number) {
@@ -160,7 +287,7 @@ impl Stager<'_> {
 
 impl Stager<'_> {
     /// The upload of this file: the one that a worker before this one has begun, or a new one.
-    fn upload(&self, n: usize, found: &Found, wanted: Begun) -> Result<Upload, Fault> {
+    fn upload(&self, found: &Found, wanted: Begun) -> Result<Upload, Fault> {
         let store = &self.to.store;
         if let Some(upload) = Upload::resume(self.state, &**store, &wanted)? {
             let (done, whole) = (size(upload.bytes()), size(found.size));
@@ -172,10 +299,41 @@ impl Stager<'_> {
         // Written down before it is used: only what is in a journal is ever aborted.
         let entry = Journal { key: found.name.clone(), upload_id: upload_id.clone() };
         let text = serde_json::to_vec(&entry).expect("a journal entry has only string keys");
-        let journal = self.to.key(&format!("{}u/{n:08}-{}.json", self.base, crate::checksum::nonce()));
+        let journal = self.to.key(&format!("{}u/{:08}-{}.json", self.base, serial(), crate::checksum::nonce()));
         store.put(&journal, &text)?;
         Ok(Upload::begin(self.state, Begun { upload_id, ..wanted }))
     }
+}
+
+/// The file and what it is now; none when it was deleted.
+fn open(found: &Found) -> Result<Option<(File, Metadata)>, Fault> {
+    let file = match File::open(&found.path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|e| unreadable(&found.path, &e))?,
+    };
+    let about = file.metadata().map_err(|e| unreadable(&found.path, &e))?;
+    Ok(Some((file, about)))
+}
+
+/// Its bytes; none when it changed meanwhile.
+fn whole(found: &Found, file: &File, about: &Metadata) -> Result<Option<Vec<u8>>, Fault> {
+    // One byte more than expected would show a file that grew.
+    let bytes = piece(file, 0, about.len() as usize + 1).map_err(|e| unreadable(&found.path, &e))?;
+    Ok((bytes.len() as u64 == about.len() && same(found, about)).then_some(bytes))
+}
+
+fn sum(found: &Found, bytes: &[u8]) -> FileSum {
+    FileSum {
+        path: found.name.clone(),
+        size: bytes.len() as u64,
+        crc64nvme: crc64nvme_text(crc64nvme(bytes)),
+        strong: Strong::Whole(sha256_hex(bytes)),
+    }
+}
+
+fn changing(found: &Found) -> Fault {
+    let advice = "it is still being written after main has ended; end its writer with main";
+    Fault::passing(reason::FILE_CHANGING, format!("{}: {advice}", found.path.display()))
 }
 
 /// Whether the file at the path is still what was read.

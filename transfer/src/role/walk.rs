@@ -8,6 +8,10 @@
 //! | link to a file inside the folder      | its content is delivered under the link's name                    |
 //! | link to a folder, out of the folder, or to nothing | not delivered; listed in the manifest as skipped     |
 //! | socket, pipe, device                  | not delivered; listed in the manifest as skipped                  |
+//! | what include and exclude leave out     | not delivered, not listed: it was asked for                       |
+//! | file deleted meanwhile                | not delivered; listed as skipped if it was seen                    |
+//! | file that changes while it is read    | read again; `FileChanging` if it still changes after main's end    |
+//! | sparse file                           | delivered whole, its holes as zeros                                |
 //! | empty folder                          | not delivered: object stores have no folders                      |
 //! | `.gpujob`                             | refused (`ReservedName`)                                          |
 //! | unreadable file or folder             | refused (`UnreadableFile`)                                        |
@@ -19,12 +23,15 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::checksum::hex;
 use crate::plan::Skipped;
 use crate::receipt::reason;
+use crate::stamp::Stamp;
 
 use super::Fault;
+use super::globs::Globs;
 
 /// A file to deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +42,10 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     /// Size when it was found.
     pub(super) size: u64,
+    /// What it was when it was found.
+    pub(super) stamp: Stamp,
+    /// When it was last written to.
+    pub(super) written: SystemTime,
 }
 
 /// What was found.
@@ -46,13 +57,18 @@ pub(super) struct Walk {
     pub(super) skipped: Vec<Skipped>,
 }
 
-/// Looks at everything below `root`; `room` is the longest name in bytes.
-pub(super) fn tree(root: &Path, room: usize) -> Result<Walk, Fault> {
+/// Looks at everything below `root` that `globs` take; `room` is the longest name in bytes.
+pub(super) fn tree(root: &Path, room: usize, globs: &Globs) -> Result<Walk, Fault> {
     let real = fs::canonicalize(root).map_err(|e| unreadable(root, &e))?;
     let mut walk = Walk::default();
     let mut folders = vec![(real.clone(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(|e| unreadable(&folder, &e))? {
+        let entries = match fs::read_dir(&folder) {
+            // Deleted since its parent was read.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !prefix.is_empty() => continue,
+            other => other.map_err(|e| unreadable(&folder, &e))?,
+        };
+        for entry in entries {
             let entry = entry.map_err(|e| unreadable(&folder, &e))?;
             let name = format!("{prefix}{}", utf8(&entry.file_name()));
             if name == ".gpujob" {
@@ -62,6 +78,8 @@ pub(super) fn tree(root: &Path, room: usize) -> Result<Walk, Fault> {
             let kind = entry.file_type().map_err(|e| unreadable(&entry.path(), &e))?;
             if kind.is_dir() {
                 folders.push((entry.path(), format!("{name}/")));
+            } else if !globs.take(&name) {
+                // Left out as asked.
             } else if kind.is_symlink() {
                 match inside(&entry.path(), &real) {
                     Ok(path) => add(&mut walk, name, path, room)?,
@@ -90,7 +108,10 @@ fn add(walk: &mut Walk, name: String, path: PathBuf, room: usize) -> Result<(), 
         return Err(Fault::permanent("NameTooLong", message));
     }
     match fs::metadata(&path) {
-        Ok(about) => walk.files.push(Found { name, path, size: about.len() }),
+        Ok(about) => {
+            let written = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            walk.files.push(Found { name, path, size: about.len(), stamp: Stamp::of(&about), written });
+        }
         // Deleted since the folder was read.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(unreadable(&path, &e)),
@@ -157,7 +178,7 @@ mod tests {
         symlink("/proc/self/environ", at("escape")).unwrap();
         symlink("deep", at("folder-link")).unwrap();
         std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-        let walk = tree(dir.path(), 1024).unwrap();
+        let walk = tree(dir.path(), 1024, &Globs::all()).unwrap();
         assert_eq!(names(&walk), ["bad%FF", "deep/er/ü \"x\" +&.txt", "good-link", "zero"]);
         let skipped: Vec<_> = walk.skipped.iter().map(|s| s.path.as_str()).collect();
         assert_eq!(skipped, ["dangling", "escape", "folder-link", "socket"]);
@@ -167,12 +188,12 @@ mod tests {
     fn refusals_say_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(".gpujob")).unwrap();
-        assert_eq!(tree(dir.path(), 1024).unwrap_err().reason, reason::RESERVED_NAME);
+        assert_eq!(tree(dir.path(), 1024, &Globs::all()).unwrap_err().reason, reason::RESERVED_NAME);
         fs::remove_dir(dir.path().join(".gpujob")).unwrap();
         fs::create_dir(dir.path().join("sub")).unwrap();
         fs::write(dir.path().join("sub/.gpujob"), "below a folder it is a name like any other").unwrap();
-        assert_eq!(tree(dir.path(), 1024).unwrap().files.len(), 1);
-        assert_eq!(tree(dir.path(), 5).unwrap_err().reason, "NameTooLong");
-        assert_eq!(tree(Path::new("/nowhere/at/all"), 9).unwrap_err().reason, reason::UNREADABLE_FILE);
+        assert_eq!(tree(dir.path(), 1024, &Globs::all()).unwrap().files.len(), 1);
+        assert_eq!(tree(dir.path(), 5, &Globs::all()).unwrap_err().reason, "NameTooLong");
+        assert_eq!(tree(Path::new("/nowhere/at/all"), 9, &Globs::all()).unwrap_err().reason, reason::UNREADABLE_FILE);
     }
 }

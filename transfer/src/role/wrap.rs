@@ -75,9 +75,9 @@ pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
         return with_its_code(staged);
     }
     // First: nothing of it can be delivered then, and the stage need not upload what is left.
-    drop(answer(Role::Discard, discard::run(context, false)));
+    drop(answer(Role::Discard, discard::run(context, false, false)));
     stage.end(context, &mut signals.0);
-    (answer(Role::Discard, discard::run(context, false)), code)
+    (answer(Role::Discard, discard::run(context, false, false)), code)
 }
 
 fn with_its_code(receipt: Receipt) -> (Receipt, i32) {

@@ -94,6 +94,28 @@ pub trait ObjectStore: Send + Sync {
     /// A version that no object has.
     fn no_version(&self) -> String;
 
+    /// Bytes `from` to (not with) `to` of an object: all of them, or an error.
+    fn read_range(&self, key: &str, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
+        let (mut at, mut bytes) = (0u64, Vec::new());
+        let done = self.get(key, &mut |piece| {
+            let (first, last) = (from.clamp(at, at + piece.len() as u64), to.clamp(at, at + piece.len() as u64));
+            bytes.extend_from_slice(&piece[(first - at) as usize..(last - at) as usize]);
+            at += piece.len() as u64;
+            if at >= to { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match done {
+            Err(e) if e.class != Class::Stopped => Err(e),
+            _ if bytes.len() as u64 == to - from => Ok(bytes),
+            _ => Err(StoreError {
+                class: Class::Refused,
+                request: format!("GET {}", self.name(key)),
+                status: 0,
+                code: String::new(),
+                detail: format!("it has no bytes {from} to {to}"),
+            }),
+        }
+    }
+
     /// Writes an object, checked by [`ObjectStore::integrity`]. Returns its version.
     fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError>;
 

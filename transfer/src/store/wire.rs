@@ -114,7 +114,7 @@ impl Wire {
                 Err(Try::Stale) => self.error(Class::Unreachable, "", "connections are closed at once".into()),
                 Err(Try::Stopped) => return Err(self.error(Class::Stopped, "GET ", "the receiver ended it".into())),
                 // They have ended, or were replaced: with others the same request may be taken.
-                Err(Try::Failed(error)) if error.class == Class::InvalidCredentials && error.status != 0 && !renewed => {
+                Err(Try::Failed(error)) if !renewed && perhaps_ended(&error) => {
                     renewed = true;
                     if renew() {
                         continue;
@@ -151,6 +151,12 @@ impl Wire {
     fn error(&self, class: Class, method: &str, detail: String) -> StoreError {
         StoreError { class, request: format!("{method}{}/", self.name), status: 0, code: String::new(), detail }
     }
+}
+
+/// Whether other credentials may help. A HEAD has no body to say so: S3 answers a bare 400 to a token that has ended.
+fn perhaps_ended(error: &StoreError) -> bool {
+    let said = error.class == Class::InvalidCredentials && error.status != 0;
+    said || (error.status == 400 && error.code.is_empty())
 }
 
 /// The other side has closed a connection that was kept.

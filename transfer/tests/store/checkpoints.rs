@@ -195,7 +195,7 @@ fn an_attempt_that_was_revoked_neither_saves_nor_collects() {
     }
     assert_eq!(zombie.run(&["fetch"]).says(), (2, "Revoked"));
     // Its sidecar, started again after all was removed, begins nothing anew.
-    assert_eq!(winner.run(&["discard", "--release"]).says(), (0, "Done"));
+    assert_eq!(winner.run(&["discard", "--release", "--forget"]).says(), (0, "Done"));
     let sidecar = zombie.start(&["stage"]);
     sidecar.says("revoked");
     sidecar.signal(Signal::TERM);
@@ -222,6 +222,8 @@ fn they_go_with_the_commit_and_stay_with_a_failure() {
         assert_eq!(objects(&bucket, &root("commit")).is_empty(), !left, "{outcome}");
         if left {
             assert_eq!(job.run(&["discard", "--release"]).says(), (0, "Committed"));
+            assert!(!objects(&bucket, &root("commit")).is_empty(), "somebody may look into them");
+            assert_eq!(job.run(&["discard", "--release", "--forget"]).says(), (0, "Committed"));
             assert!(objects(&bucket, &root("commit")).is_empty());
         }
     }

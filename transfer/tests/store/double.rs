@@ -233,7 +233,12 @@ impl Double {
                     if manners.keeps {
                         headers.push(("x-amz-checksum-crc64nvme", crc64nvme_text(crc64nvme(bytes))));
                     }
-                    Answer(200, headers, bytes.clone())
+                    let range = header("range").and_then(|r| r.strip_prefix("bytes=")?.split_once('-'));
+                    let Some((from, to)) = range else { return Answer(200, headers, bytes.clone()) };
+                    let from: usize = from.parse().unwrap();
+                    let end = to.parse().map_or(bytes.len(), |to: usize| (to + 1).min(bytes.len()));
+                    headers.push(("content-range", format!("bytes {from}-{}/{}", end - 1, bytes.len())));
+                    Answer(206, headers, bytes[from..end].to_vec())
                 }
             },
         }

@@ -51,6 +51,8 @@ fn keys_that_were_replaced_in_their_secret_are_read_again_when_the_old_ones_are_
     std::thread::sleep(Duration::from_millis(1100));
     write("AWS_SESSION_TOKEN", "second");
     double.change(|manners| manners.token = Some("second"));
+    // A HEAD's refusal has no body that says why.
+    assert_eq!(store.head("x").unwrap().unwrap().size, 1);
     store.put("x", b"2").unwrap();
     // And refused is refused when the Secret has nothing newer.
     std::thread::sleep(Duration::from_millis(1100));

@@ -38,6 +38,9 @@ fn objects_keep_checksums_also_when_copied() {
         }
         assert_eq!(store.head(name).unwrap().unwrap().version, version);
     }
+    assert_eq!(store.read_range("large", 1000, 1005).unwrap(), noise(3 << 20, 2)[1000..1005]);
+    assert_eq!(store.read_range("large", 5, 5).unwrap(), b"");
+    assert_eq!(store.read_range("nothing", 0, 1).unwrap_err().class, Class::NotFound);
     let listed: Vec<_> = store.list("a b/", None).unwrap().objects;
     assert_eq!(listed, [("a b/ü+%20&?#".to_string(), 1000)]);
     assert_eq!(store.head("nothing").unwrap(), None);
@@ -86,6 +89,9 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
     };
     let (id, parts) = begin();
     assert_eq!(parts.len(), 71);
+    let listed = store.list_parts("out/big", &id).unwrap().unwrap();
+    assert_eq!(listed.iter().map(|part| part.0).collect::<Vec<_>>(), (1..=71).collect::<Vec<_>>());
+    assert_eq!(listed.into_iter().map(|part| part.1).collect::<Vec<_>>(), parts);
     assert!(objects(&store).keys().all(|key| key.starts_with("out/.gpujob/staging/")), "parts are out of sight");
     store.complete_upload("out/big", &id, &parts, &text(&body)).unwrap();
     let info = store.head("out/big").unwrap().unwrap();
@@ -99,6 +105,7 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
     assert_eq!(store.complete_upload("out/big", &id, &parts, &text(&body)).unwrap_err().class, Class::NoSuchUpload);
     store.abort_upload("out/big", &id).unwrap();
     assert_eq!(objects(&store).len(), 1);
+    assert_eq!(store.list_parts("out/big", &id).unwrap(), None);
 }
 
 #[test]

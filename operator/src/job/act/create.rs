@@ -38,7 +38,7 @@ pub(super) async fn attempt_pod(ctx: &Ctx, world: &JobWorld, target: &Target) ->
 pub(super) async fn storage_pod(ctx: &Ctx, world: &JobWorld, target: &Target, task: storage::Task, pod_uid: &str) -> Result<(), Error> {
     let Some(job) = live(ctx, world).await? else { return Ok(()) };
     // Only giving the destination back is still worth a pod then.
-    if job.metadata.deletion_timestamp.is_some() && task != storage::Task::Release {
+    if job.metadata.deletion_timestamp.is_some() && !matches!(task, storage::Task::Release { .. }) {
         return Ok(());
     }
     create(ctx, world, storage::build(&job, target, &image(ctx), task, pod_uid)).await

@@ -62,6 +62,7 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
     let staged = pod.and_then(|p| p.stage.as_ref());
     let sealed = staged.and_then(|c| c.receipt()).is_some_and(|r| r.outcome == Answer::Sealed);
     let exit = a.exit_time.as_ref().map_or(d.now, |t| t.0);
+    let sealed_at = staged.filter(|_| sealed).map(|c| c.ended.as_ref().and_then(|e| e.at).unwrap_or(exit));
     let limit = d.world.job.spec.delivery_deadline() + if sealed { SEALED_BONUS } else { 0 };
     // From here on what the commit says is no answer: it was told to give up, or has passed the point of no return.
     if d.due(exit, limit) {
@@ -81,7 +82,7 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
         match r.outcome {
             Answer::Revoked => return lost(d, task, &r.reason, &r.message),
             _ if r.reason == reason::STAGED_FILE_LOST => return lost(d, task, &r.reason, &r.message),
-            _ if !r.retryable && !kept(d, a, sealed, exit, r) => return unable(d, task, r),
+            _ if !r.retryable && !kept(d, a, sealed_at, exit, r) => return unable(d, task, r),
             _ if !r.retryable => {}
             _ => d.why = format!("Delivery is tried again: {}", r.message),
         }
@@ -96,7 +97,7 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
         if let Some(p) = committer {
             retry(d, p);
             // Not started in all this time: its node is full or gone, or its image is not to be had there.
-            if p.phase == "Pending" && p.deleting.is_none() && d.due(p.created.unwrap_or(exit), UNSTARTED) {
+            if p.phase == "Pending" && !p.over() && p.deleting.is_none() && d.due(p.created.unwrap_or(exit), UNSTARTED) {
                 d.act(Action::DeletePod { name: p.name.clone(), uid: p.uid.clone(), grace: Some(0) });
             }
         }
@@ -105,21 +106,26 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
     d.act(Action::CreateStoragePod { target, task, pod_uid: pod_uid.clone() });
 }
 
-/// Whether what failed is worth waiting for: a person can mend it, and nothing is lost before `keepOnFailure` is over, for the
-/// results are staged, or still on the node with a sidecar that tries again.
-fn kept(d: &mut Draft<'_>, a: &Attempt, sealed: bool, exit: Timestamp, r: &Receipt) -> bool {
-    let mendable = [reason::INVALID_CREDENTIALS, reason::ACCESS_DENIED, reason::BUCKET_NOT_FOUND];
-    let keep = d.world.job.spec.keep_on_failure();
-    if !mendable.contains(&r.reason.as_str()) || d.due(exit, keep) {
+/// Whether what failed is worth waiting for, because a person can mend it and nothing is lost yet. Unsealed results are on the node with
+/// a sidecar that tries again and says itself when `keepOnFailure` is over; sealed ones are staged, and kept for as long from then on.
+fn kept(d: &mut Draft<'_>, a: &Attempt, sealed: Option<Timestamp>, exit: Timestamp, r: &Receipt) -> bool {
+    const MENDABLE: [&str; 6] =
+        [reason::INVALID_CREDENTIALS, reason::ACCESS_DENIED, reason::BUCKET_NOT_FOUND, "WrongRegion", "StoreRefused", "ObjectNotFound"];
+    let (keep, said) = (d.world.job.spec.keep_on_failure(), sentence(&r.message));
+    if !MENDABLE.contains(&r.reason.as_str()) || sealed.is_some_and(|at| d.due(at, keep)) {
         return false;
     }
-    let place = match (sealed, &a.node) {
-        (false, Some(node)) => format!("on {node}"),
-        _ => "staged at the destination".into(),
+    let until = later(sealed.unwrap_or(exit), keep);
+    d.why = match (sealed, &a.node) {
+        (None, Some(node)) => {
+            format!(
+                "{said} The results are on {node} and kept there while it may be mended, at least until {until}: then they are delivered."
+            )
+        }
+        _ => {
+            format!("{said} The results are staged at the destination and kept until {until}: mend it before then, and they are delivered.")
+        }
     };
-    let until = later(exit, keep);
-    d.why =
-        format!("{} The results are {place} and kept until {until}: mend it before then, and they are delivered.", sentence(&r.message));
     true
 }
 

@@ -79,7 +79,7 @@ fn ask(d: &mut Draft<'_>, a: &Attempt) -> Option<Receipt> {
     let Some(pod) = d.world.pod(a.number, Role::Release) else {
         if let Some(pod_uid) = a.pod_uid.clone() {
             let target = d.target(a);
-            d.act(Action::CreateStoragePod { target, task: Task::Release, pod_uid });
+            d.act(Action::CreateStoragePod { target, task: Task::Release { forget: d.world.deleting() }, pod_uid });
         }
         return None;
     };

@@ -14,10 +14,9 @@ const KEEP: i32 = 3;
 /// The order.
 #[must_use]
 pub fn ask(job: &GpuJob, target: &Target, image: &Image) -> TransferSpec {
-    let uid = job.uid().unwrap_or_default();
     TransferSpec {
         job: spec::JobRef {
-            uid: uid.clone(),
+            uid: job.uid().unwrap_or_default(),
             namespace: job.namespace().unwrap_or_default(),
             name: job.name_any(),
             spec_hash: spec_hash(job),
@@ -27,7 +26,7 @@ pub fn ask(job: &GpuJob, target: &Target, image: &Image) -> TransferSpec {
         attempt: target.attempt.unsigned_abs(),
         inputs: job.spec.inputs.iter().map(input).collect(),
         results: job.spec.results.as_ref().map(|r| results(r, job.spec.keep_on_failure())),
-        checkpoints: checkpoints(job, &uid),
+        checkpoints: checkpoints(job),
         integrity: job.spec.storage.as_ref().and_then(|s| s.integrity).map(integrity),
         abandoned: vec![],
     }
@@ -53,14 +52,11 @@ fn results(r: &job::Results, keep: i64) -> spec::Results {
     }
 }
 
-fn checkpoints(job: &GpuJob, uid: &str) -> Option<spec::Checkpoints> {
+fn checkpoints(job: &GpuJob) -> Option<spec::Checkpoints> {
     let c = job.spec.checkpoints.as_ref()?;
-    // Beside the results a folder for each job: another one that overwrites them must not wake up with this one's state. Where
-    // the job names a place, that is the place: a job that is applied again goes on from there.
-    let beside = || job.spec.results.as_ref().map(|r| format!("{}.gpujob/checkpoints/{uid}/", r.to));
     Some(spec::Checkpoints {
         path: c.path.clone(),
-        to: c.to.clone().or_else(beside)?,
+        to: c.to.clone().or_else(|| job.spec.results.as_ref().map(|r| r.to.clone()))?,
         interval_seconds: c.interval.map_or(INTERVAL, |s| s.0).max(1).unsigned_abs(),
         keep: c.keep.unwrap_or(KEEP).unsigned_abs(),
     })

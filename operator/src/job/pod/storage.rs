@@ -32,7 +32,10 @@ pub enum Task {
     /// Throw away what a failed attempt left.
     Discard,
     /// Throw away what the job left, and give its destination back.
-    Release,
+    Release {
+        /// Its checkpoints too: nobody will look into it.
+        forget: bool,
+    },
     /// Say what became of the results.
     Resolve,
 }
@@ -45,7 +48,7 @@ impl Task {
             Task::CommitSucceeded | Task::CommitFailed(_) => Role::Commit,
             Task::Check => Role::Check,
             Task::Discard => Role::Discard,
-            Task::Release => Role::Release,
+            Task::Release { .. } => Role::Release,
             Task::Resolve => Role::Resolve,
         }
     }
@@ -68,7 +71,10 @@ impl Task {
             Task::CommitFailed(code) => commit("Failed", code),
             Task::Check => vec!["check".into()],
             Task::Discard => vec!["discard".into()],
-            Task::Release => vec!["discard".into(), "--release".into()],
+            Task::Release { forget } => {
+                let flags = ["discard", "--release"].into_iter().chain(forget.then_some("--forget"));
+                flags.map(str::to_owned).collect()
+            }
             Task::Resolve => vec!["resolve".into()],
         }
     }

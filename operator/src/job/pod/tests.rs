@@ -166,7 +166,7 @@ fn checkpoints_are_restored_by_fetch_saved_by_stage_and_seen_by_everybody() {
         |pod: &Pod| -> TransferSpec { serde_json::from_str(env(init(pod, STAGE), "GPUJOB_TRANSFER")["value"].as_str().unwrap()).unwrap() };
     let asked = ask(&pod).checkpoints.unwrap();
     assert_eq!((asked.path.as_str(), asked.interval_seconds, asked.keep), ("/checkpoints", 120, 3));
-    assert_eq!(asked.to, "s3://runs/digits/.gpujob/checkpoints/job-uid/", "a folder of this job's own");
+    assert_eq!(asked.to, "s3://runs/digits/", "they lie below .gpujob/ there, in a folder of this job's own");
 
     // Without results too, and then in the place that the job names.
     let alone = made(|j| {
@@ -271,7 +271,14 @@ fn a_check_and_a_release_are_storage_pods_too() {
     assert_eq!(c.args, Some(vec!["check".to_owned()]));
     assert_eq!(env(c, "GPUJOB_POD_UID")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.uid", "there is no attempt's pod yet");
     assert!(!mounts(c).iter().any(|m| m.0 == "gpujob-log"));
-    let release = storage::build(&job(|_| {}), &target(), &image(), Task::Release, "attempt-pod-uid");
-    assert_eq!(release.spec.as_ref().unwrap().containers[0].args, Some(vec!["discard".to_owned(), "--release".to_owned()]));
+    let args = |forget| {
+        let pod = storage::build(&job(|_| {}), &target(), &image(), Task::Release { forget }, "attempt-pod-uid");
+        pod.spec.unwrap().containers[0].args.clone().unwrap()
+    };
+    assert_eq!(
+        (args(false), args(true)),
+        (vec!["discard".to_owned(), "--release".into()], vec!["discard".into(), "--release".into(), "--forget".into()])
+    );
+    let release = storage::build(&job(|_| {}), &target(), &image(), Task::Release { forget: false }, "attempt-pod-uid");
     assert_ne!(release.metadata.name, storage::build(&job(|_| {}), &target(), &image(), Task::Discard, "attempt-pod-uid").metadata.name);
 }

@@ -24,8 +24,9 @@ impl Checkpoints {
     /// None: the job saves nothing.
     pub(in crate::world) fn of(store: &Store, spec: &TransferSpec, pod_uid: &str) -> Option<Self> {
         let asked = spec.checkpoints.as_ref()?;
-        let key = format!("{}{}-{pod_uid}", asked.to, spec.attempt);
-        Some(Checkpoints { store: store.clone(), to: asked.to.clone(), key, interval: Duration::from_secs(asked.interval_seconds) })
+        let to = format!("{}.gpujob/checkpoints/{}-{}/", asked.to, spec.job.uid, spec.index);
+        let key = format!("{to}{}-{pod_uid}", spec.attempt);
+        Some(Checkpoints { store: store.clone(), to, key, interval: Duration::from_secs(asked.interval_seconds) })
     }
 
     /// Runs what is left of the program after the furthest save, and saves at every interval and when it is told to end.

@@ -9,7 +9,7 @@ use super::resource::{FIELDS, Listing, Object, Rewritten};
 use super::{Call, Gcs};
 use crate::store::s3::framing::Framing;
 use crate::store::wire::Try;
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Sink, StoreError};
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 impl Gcs {
     pub(super) fn json<T: for<'a> Deserialize<'a>>(&self, call: &Call<'_>, answer: &[u8]) -> Result<T, StoreError> {
@@ -136,6 +136,19 @@ impl ObjectStore for Gcs {
         })
     }
 
+    fn read_range(&self, key: &str, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
+        if from == to {
+            return Ok(vec![]);
+        }
+        let headers = vec![("accept-encoding", "gzip".to_string()), ("range", format!("bytes={from}-{}", to - 1))];
+        let call = Call { method: "GET", path: self.object(key), query: vec![("alt", "media")], headers, body: &[], key };
+        let bytes = self.call(&call)?;
+        if bytes.len() as u64 != to - from {
+            return Err(self.nonsense(&call, format!("{} bytes came for {from} to {to}", bytes.len())));
+        }
+        Ok(bytes)
+    }
+
     fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError> {
         self.write(key, body, None)
     }
@@ -170,6 +183,13 @@ impl ObjectStore for Gcs {
 
     fn upload_part(&self, _key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError> {
         self.write(&Gcs::part_key(upload, number), body, None)
+    }
+
+    fn list_parts(&self, _key: &str, upload: &str) -> Result<Option<Parts>, StoreError> {
+        let number = |object: &Object| object.name.strip_prefix(upload)?.parse().ok();
+        let found: Parts = self.all(upload)?.into_iter().filter_map(|o| Some((number(&o)?, o.generation))).collect();
+        // An upload without a part is not told from one that is gone.
+        Ok(Some(found).filter(|found| !found.is_empty()))
     }
 
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError> {

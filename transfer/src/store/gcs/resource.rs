@@ -126,6 +126,20 @@ mod tests {
     }
 
     #[test]
+    fn no_answer_is_too_odd() {
+        crate::fuzz::fuzz("gcs", |input| {
+            let (code, message) = failure(input);
+            let _ = class(400, &code, &message);
+            let objects = serde_json::from_slice::<Listing>(input).map(|page| page.items).unwrap_or_default();
+            for object in objects.into_iter().chain(serde_json::from_slice(input)) {
+                assert_eq!(object.info().map(|info| info.version), object.size.parse::<u64>().ok().map(|_| object.generation.clone()));
+                assert!(object.crc32c().is_none_or(|crc| crc <= u64::from(u32::MAX)));
+            }
+            let _ = serde_json::from_slice::<Rewritten>(input);
+        });
+    }
+
+    #[test]
     fn failures() {
         let json =
             |reason: &str, message: &str| format!(r#"{{"error":{{"code":1,"message":"{message}","errors":[{{"reason":"{reason}"}}]}}}}"#);

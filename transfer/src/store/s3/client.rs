@@ -3,73 +3,15 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use super::framing::{Framing, Head};
-use super::{Answer, Call, S3, integrity, lifecycle, stored, xml};
+use super::about::{etag, info, whole};
+use super::framing::Framing;
+use super::listing::{self, AND};
+use super::{Answer, Call, S3, integrity, lifecycle, xml};
 use crate::spec::Integrity;
 use crate::store::wire::Try;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
-/// Between a part's ETag and its SHA-256, where completing needs both.
-const AND: char = '|';
-
-fn etag(head: &Head) -> String {
-    head.get("etag").unwrap_or_default().to_string()
-}
-
-/// The object's size, if the answer says it.
-fn whole(head: &Head) -> Option<u64> {
-    // A ranged answer says the whole size after the slash.
-    let ranged = head.get("content-range").and_then(|r| r.rsplit_once('/')).map(|r| r.1);
-    ranged.or_else(|| head.get("content-length")).and_then(|v| v.parse().ok())
-}
-
-fn info(head: &Head) -> Info {
-    Info { size: whole(head).unwrap_or(0), version: etag(head), sums: stored(head) }
-}
-
-/// A page of a listing. `asked` is the token it was asked with.
-///
-/// A page that is read wrongly must not look like the end: what is missing would be taken for deleted.
-fn page(root: &xml::Element, asked: Option<&str>) -> Result<Page, String> {
-    let encoded = root.get("EncodingType") == "url";
-    let mut found = Page::default();
-    for item in root.children.iter().filter(|c| c.name == "Contents") {
-        let key = item.get("Key");
-        let key = if encoded { xml::url_decode(key) } else { key.to_string() };
-        let size = item.get("Size").trim().parse().map_err(|_| format!("the listing has no size for {key:?}"))?;
-        found.objects.push((key, size));
-    }
-    if root.get("IsTruncated") == "true" {
-        let token = root.get("NextContinuationToken");
-        if token.is_empty() || Some(token) == asked {
-            return Err("the listing is cut off and does not say how it goes on".into());
-        }
-        found.next = Some(token.to_string());
-    }
-    Ok(found)
-}
-
-/// A page of an upload's parts, and the marker of the next one. `asked` is the marker it was asked with.
-fn parts(root: &xml::Element, asked: &str) -> Result<(Parts, Option<String>), String> {
-    let mut found = vec![];
-    for part in root.children.iter().filter(|c| c.name == "Part") {
-        let number = part.get("PartNumber").trim().parse().map_err(|_| "a part has no number".to_string())?;
-        // As `upload_part` has returned it.
-        let tag = match part.get("ChecksumSHA256").trim() {
-            "" => part.get("ETag").to_string(),
-            sha256 => format!("{}{AND}{sha256}", part.get("ETag")),
-        };
-        found.push((number, tag));
-    }
-    if root.get("IsTruncated") != "true" {
-        return Ok((found, None));
-    }
-    match root.get("NextPartNumberMarker").trim() {
-        next if next.is_empty() || next == asked => Err("the parts are cut off and do not say how they go on".into()),
-        next => Ok((found, Some(next.to_string()))),
-    }
-}
 
 impl S3 {
     fn write(&self, key: &str, query: &[(&str, &str)], body: &[u8], more: Option<(&'static str, String)>) -> Result<String, StoreError> {
@@ -207,6 +149,19 @@ impl ObjectStore for S3 {
         })
     }
 
+    fn read_range(&self, key: &str, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
+        if from == to {
+            return Ok(vec![]);
+        }
+        let headers = vec![("range", format!("bytes={from}-{}", to - 1))];
+        let answer = self.call(&Call { method: "GET", key, query: &[], headers, body: &[] })?;
+        if answer.head.status != 206 || answer.body.len() as u64 != to - from {
+            let detail = format!("{} bytes came for {from} to {to}: the store does not do ranges", answer.body.len());
+            return Err(self.nonsense("GET", answer.head.status, detail));
+        }
+        Ok(answer.body)
+    }
+
     fn put(&self, key: &str, body: &[u8]) -> Result<String, StoreError> {
         self.write(key, &[], body, None)
     }
@@ -230,7 +185,7 @@ impl ObjectStore for S3 {
         }
         let answer = self.answer("GET", "", &query)?;
         let root = self.element("LIST", &answer)?;
-        self::page(&root, page).map_err(|detail| self.nonsense("LIST", answer.head.status, detail))
+        listing::page(&root, page).map_err(|detail| self.nonsense("LIST", answer.head.status, detail))
     }
 
     fn create_upload(&self, key: &str) -> Result<String, StoreError> {
@@ -274,7 +229,7 @@ impl ObjectStore for S3 {
                 other => other?,
             };
             let root = self.element("LIST PARTS", &answer)?;
-            match parts(&root, &marker).map_err(|detail| self.nonsense("LIST PARTS", answer.head.status, detail))? {
+            match listing::parts(&root, &marker).map_err(|detail| self.nonsense("LIST PARTS", answer.head.status, detail))? {
                 (page, None) => {
                     found.extend(page);
                     return Ok(Some(found));
@@ -324,47 +279,5 @@ impl ObjectStore for S3 {
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.remove(key)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn listed(inner: &str, asked: Option<&str>) -> Result<Page, String> {
-        let text = format!("<ListBucketResult>{inner}</ListBucketResult>");
-        page(&xml::parse(text.as_bytes()).ok_or("no XML")?, asked)
-    }
-
-    #[test]
-    fn a_listing_that_cannot_be_read_is_no_end() {
-        let more = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>";
-        assert_eq!(listed(more, None).map(|p| p.next), Ok(Some("t".into())));
-        assert!(listed(more, Some("t")).is_err());
-        assert!(listed("<IsTruncated>true</IsTruncated>", None).is_err());
-        let item = |size: &str| format!("<Contents><Key>k</Key><Size>{size}</Size></Contents>");
-        assert_eq!(listed(&item("7"), None).map(|p| p.objects), Ok(vec![("k".into(), 7)]));
-        assert!(listed(&item(""), None).is_err() && listed(&item("-1"), None).is_err());
-    }
-
-    #[test]
-    fn parts_are_read_to_their_end() {
-        let read = |inner: &str, asked: &str| {
-            let text = format!("<ListPartsResult>{inner}</ListPartsResult>");
-            parts(&xml::parse(text.as_bytes()).ok_or("no XML")?, asked)
-        };
-        let part = "<Part><PartNumber>3</PartNumber><ETag>&quot;e&quot;</ETag><Size>5</Size></Part>";
-        assert_eq!(read(part, ""), Ok((vec![(3, "\"e\"".into())], None)));
-        let more = format!("{part}<IsTruncated>true</IsTruncated><NextPartNumberMarker>3</NextPartNumberMarker>");
-        assert_eq!(read(&more, "").map(|p| p.1), Ok(Some("3".into())));
-        assert!(read(&more, "3").is_err() && read("<Part><ETag>e</ETag></Part>", "").is_err());
-    }
-
-    #[test]
-    fn a_size_that_is_not_said_is_not_zero() {
-        let head = |name: &str, value: &str| Head { headers: vec![(name.into(), value.into())], ..Head::default() };
-        assert_eq!(whole(&head("content-length", "0")), Some(0));
-        assert_eq!(whole(&head("content-range", "bytes 2-4/5")), Some(5));
-        assert_eq!(whole(&head("transfer-encoding", "chunked")), None);
     }
 }

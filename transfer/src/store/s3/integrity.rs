@@ -10,8 +10,9 @@ use std::sync::{Mutex, OnceLock};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::about::etag_md5;
 use super::framing::Head;
-use super::{Call, S3, etag_md5};
+use super::{Call, S3};
 use crate::checksum::{crc64nvme, crc64nvme_text, md5, sha256};
 use crate::spec::Integrity;
 use crate::store::wire::Try;

@@ -10,17 +10,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::clock::now;
 use super::wire::{Request, Try, Wire};
 use super::{Class, StoreError};
-use crate::checksum::{Stored, sha256_hex};
+use crate::checksum::sha256_hex;
 use crate::credentials::aws::Keys;
 use crate::credentials::{self, CredentialError, Renewing};
 use crate::spec::Integrity;
 
+mod about;
 mod client;
 pub mod connection;
 pub mod endpoint;
 pub mod framing;
 mod integrity;
 mod lifecycle;
+mod listing;
 mod pages;
 mod range;
 mod region;
@@ -218,29 +220,4 @@ impl S3 {
 fn failure(body: &[u8]) -> Option<(String, String)> {
     let root = xml::parse(body.trim_ascii_start())?;
     (root.name == "Error").then(|| (root.get("Code").to_string(), root.get("Message").to_string()))
-}
-
-/// The checksums in an answer's headers.
-fn stored(head: &Head) -> Stored {
-    let text = |name| head.get(name).map(str::to_string);
-    Stored {
-        crc64nvme: text("x-amz-checksum-crc64nvme"),
-        crc32c: text("x-amz-checksum-crc32c"),
-        crc32: text("x-amz-checksum-crc32"),
-        sha256: text("x-amz-checksum-sha256"),
-        md5: etag_md5(head),
-        composite: head.get("x-amz-checksum-type").is_some_and(|t| t.eq_ignore_ascii_case("COMPOSITE")),
-    }
-}
-
-/// The MD5 that an ETag is, in base64: of a single object that no key of the customer's or of KMS has encrypted.
-fn etag_md5(head: &Head) -> Option<String> {
-    let encrypted = head.get("x-amz-server-side-encryption").is_some_and(|kind| kind.starts_with("aws:"));
-    if encrypted || head.get("x-amz-server-side-encryption-customer-algorithm").is_some() {
-        return None;
-    }
-    let text = head.get("etag")?.trim_matches('"');
-    let digits: Vec<u8> = text.bytes().map(|b| (b as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    (digits.len() == 32).then(|| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes))
 }

@@ -64,7 +64,8 @@ pub fn parse(bytes: &[u8]) -> Option<Element> {
                 if let Some(character) = reference.resolve_char_ref().ok()? {
                     push(&mut stack, character.encode_utf8(&mut [0; 4]));
                 } else {
-                    let text = match reference.as_ref() {
+                    let name: &[u8] = &reference;
+                    let text = match name {
                         b"amp" => "&",
                         b"lt" => "<",
                         b"gt" => ">",

@@ -1,7 +1,7 @@
 //! Destinations that are given back, and deliveries that nobody waits for any longer.
 
 use super::world::{Cluster, at, committed, failed, plain};
-use crate::job::facts::{FETCH, Role};
+use crate::job::facts::{FETCH, Role, STAGE};
 use crate::job::plan::Action;
 use crate::job::pod::storage::Task;
 use gpujob_crds::conditions::{find, job as types};
@@ -19,13 +19,15 @@ fn failed_after_claim() -> Cluster {
 }
 
 fn asks_to_release(c: &Cluster) -> usize {
-    c.actions.iter().filter(|a| matches!(a, Action::CreateStoragePod { task: Task::Release, .. })).count()
+    c.actions.iter().filter(|a| matches!(a, Action::CreateStoragePod { task: Task::Release { .. }, .. })).count()
 }
 
 #[test]
 fn a_job_that_failed_for_good_gives_its_destination_back() {
     let mut c = failed_after_claim();
     assert_eq!(asks_to_release(&c), 1);
+    let keeps = |a: &Action| matches!(a, Action::CreateStoragePod { task: Task::Release { forget: false }, .. });
+    assert!(c.actions.iter().any(keeps), "somebody may look into its checkpoints");
     assert!(c.job.metadata.finalizers.is_none(), "its end waits for nothing");
     c.stored(Role::Release, 1, &plain(Mover::Discard, Answer::Discarded));
     c.settle();
@@ -77,6 +79,7 @@ fn a_job_that_is_deleted_gives_its_destination_back_before_it_goes() {
         c.job.metadata.deletion_timestamp = Some(Time(at(20)));
         c.settle();
         assert_eq!(asks_to_release(&c), 1, "while the program still ends");
+        assert!(c.actions.iter().any(|a| matches!(a, Action::CreateStoragePod { task: Task::Release { forget: true }, .. })));
         c.exit(143, "");
         c.settle();
         assert!(!c.gone && c.nodes[0].reservations().is_empty());
@@ -146,6 +149,19 @@ fn a_late_delivery_ends_some_time_though_the_store_says_nothing() {
 }
 
 #[test]
+fn what_is_staged_is_kept_from_its_seal_on() {
+    let mut c = Cluster::running(|_| {});
+    c.exit(0, "");
+    c.wait(1000);
+    c.answer(Role::Attempt, 1, STAGE, &plain(Mover::Stage, Answer::Sealed));
+    c.stored(Role::Commit, 1, &failed(Mover::Commit, reason::ACCESS_DENIED, false));
+    c.settle();
+    assert_eq!(c.condition(types::SUCCEEDED), "Unknown Delivering");
+    let said = find(&c.status().conditions, types::SUCCEEDED).unwrap().message.clone();
+    assert!(said.contains("The results are staged at the destination and kept until 1970-01-12T14:13:20Z"), "{said}");
+}
+
+#[test]
 fn what_a_person_can_mend_keeps_the_results_where_they_are() {
     for mended in [true, false] {
         let mut c = Cluster::running(|_| {});
@@ -155,7 +171,7 @@ fn what_a_person_can_mend_keeps_the_results_where_they_are() {
         c.settle();
         assert_eq!(c.condition(types::SUCCEEDED), "Unknown Delivering");
         let said = find(&c.status().conditions, types::SUCCEEDED).unwrap().message.clone();
-        assert!(said.starts_with("InvalidCredentials, in words. The results are on gn-1 and kept until 1970-01-12T13:56:40Z"), "{said}");
+        assert!(said.starts_with("InvalidCredentials, in words. The results are on gn-1 and kept there while it may be mended, at least until 1970-01-12T13:56:40Z"), "{said}");
         assert!(c.has(Role::Attempt) && !c.nodes[0].reservations().is_empty());
         if mended {
             c.wait(10);
@@ -163,8 +179,10 @@ fn what_a_person_can_mend_keeps_the_results_where_they_are() {
             c.settle();
             assert_eq!(c.condition(types::SUCCEEDED), "True Delivered");
         } else {
-            c.wait(600);
-            c.stored(Role::Commit, 1, &failed(Mover::Commit, reason::INVALID_CREDENTIALS, false));
+            // The sidecar counts from its own first failure, and says when it has given up.
+            c.wait(1000);
+            assert_eq!(c.condition(types::SUCCEEDED), "Unknown Delivering");
+            c.answer(Role::Attempt, 1, STAGE, &failed(Mover::Stage, reason::INVALID_CREDENTIALS, false));
             c.settle();
             assert_eq!(c.condition(types::SUCCEEDED), "False InvalidCredentials");
         }
