@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods)] // transfers are timed and backed off in real time; the epoch's state machine takes no time at all
 #![forbid(unsafe_code)]
 
+#[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business")]
+pub mod cache;
 #[allow(clippy::disallowed_methods, reason = "does I/O: the clock is its business; head and budget have none")]
 pub mod checkpoint;
 pub mod checksum;

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)] // transfers are timed and backed off in real time
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use gpujob_transfer::progress::say;
 use gpujob_transfer::receipt::{Ended, Receipt, Role, Verdict};
-use gpujob_transfer::role::{self, Context, Fault, check, commit, discard, fetch, resolve, stage, supervise};
+use gpujob_transfer::role::{self, Context, Fault, check, commit, discard, fetch, resolve, stage, supervise, wrap};
 use gpujob_transfer::spec::{CONTAINERS_ENV, TERMINATION_LOG};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -46,7 +47,11 @@ enum Command {
     /// Claim the destination and download the inputs (init container)
     Fetch,
     /// Wait for SIGTERM, then upload the results out of sight and seal them (sidecar, PID 1)
-    Stage,
+    Stage {
+        /// SIGTERM came before this process was started
+        #[arg(long, hide = true)]
+        ending: bool,
+    },
     /// The worker that `stage` keeps alive
     #[command(hide = true)]
     StageWorker {
@@ -80,6 +85,14 @@ enum Command {
     },
     /// Say what became of the job's results: committed, rolled forward, or free
     Resolve,
+    /// All in one, for places without sidecars: fetch, run the command, then stage and commit if it exits with 0, else discard
+    ///
+    /// Signals are passed on to the command, and its exit code is kept; when its results cannot be delivered, the exit code says that.
+    Run {
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 /// The shell's word for "ended by SIGTERM".
@@ -95,13 +108,13 @@ enum Outcome {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let log = &arguments.termination_log;
-    if !matches!(arguments.role, Command::Stage | Command::StageWorker { .. }) {
+    if !matches!(arguments.role, Command::Stage { .. } | Command::StageWorker { .. } | Command::Run { .. }) {
         end_when_told();
     }
     let code = match &arguments.role {
         Command::Check { days } => answer(log, Role::Check, |context| check::run(context, *days)),
         Command::Fetch => answer(log, Role::Fetch, fetch::run),
-        Command::Stage => match supervise::run(&["stage-worker".into(), "--termination-log".into(), path(log)]) {
+        Command::Stage { ending } => match supervise::run(&["stage-worker".into(), "--termination-log".into(), path(log)], *ending) {
             // The worker has left its own receipt.
             Ok(code) => code,
             Err(fault) => write(log, supervise::ROLE, &fault.receipt(supervise::ROLE)),
@@ -117,6 +130,14 @@ fn main() -> ExitCode {
         }),
         Command::Discard { release, forget } => answer(log, Role::Discard, |context| discard::run(context, *release, *forget)),
         Command::Resolve => answer(log, Role::Resolve, resolve::run),
+        Command::Run { command } => match Context::from_env() {
+            Ok(context) => {
+                let (receipt, code) = wrap::run(&context, command);
+                leave(log, &receipt.encode(1));
+                code
+            }
+            Err(fault) => write(log, Role::Fetch, &fault.receipt(Role::Fetch)),
+        },
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
@@ -149,9 +170,13 @@ fn write(log: &Path, role: Role, receipt: &Receipt) -> i32 {
     let usual = if matches!(role, Role::Fetch | Role::Stage) { 4 } else { 1 };
     let containers = std::env::var(CONTAINERS_ENV).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
     let text = receipt.encode(containers);
-    if let Err(e) = std::fs::write(log, &text) {
-        say(&format!("{}: {e}; the receipt is only in this log", log.display()));
-    }
+    leave(log, &text);
     let _ = writeln!(std::io::stdout(), "{text}");
     receipt.exit_code()
+}
+
+fn leave(log: &Path, receipt: &str) {
+    if let Err(e) = std::fs::write(log, receipt) {
+        say(&format!("{}: {e}; the receipt is only in this log: {receipt}", log.display()));
+    }
 }

@@ -40,6 +40,8 @@ pub mod reason {
     pub const DESTINATION_IN_USE: &str = "DestinationInUse";
     /// No answer from the store.
     pub const STORE_UNREACHABLE: &str = "StoreUnreachable";
+    /// The store's certificate is not to be trusted, or it speaks no TLS.
+    pub const STORE_UNTRUSTED: &str = "StoreUntrusted";
     /// The store answered, but kept failing or asked for fewer requests.
     pub const STORE_UNAVAILABLE: &str = "StoreUnavailable";
     /// Bytes changed on their way.

@@ -16,7 +16,7 @@ pub const CONTAINERS_ENV: &str = "GPUJOB_CONTAINERS";
 
 /// Where `fetch` and `stage` keep what must survive a restart of a container.
 pub const STATE_DIR: &str = "/gpujob/state";
-/// Folder of the node that jobs share, for inputs with `cache: true`.
+/// Folder of the node that jobs of one namespace share, for inputs with `cache: true`.
 pub const CACHE_DIR: &str = "/gpujob/cache";
 /// Folder of a downward API volume. `checkpoint`: when a checkpoint was last asked for (RFC 3339; empty or absent: never).
 /// `taken-at`: when the node will be taken away, once that is known (RFC 3339).

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::cache::Cache;
 use crate::crew;
 use crate::progress::{Meter, count, say, size};
 use crate::receipt::{Outcome, Receipt, Role};
 use crate::store::ObjectStore;
 use crate::store::location::{Location, Scheme};
 
-use super::download::{self, Wanted};
+use super::download::{self, Shelf, Wanted};
 use super::{Context, Fault, open, stage};
 
 /// Downloads at a time: small files wait for answers most of the time.
@@ -45,6 +46,18 @@ pub(super) fn listed(context: &Context) -> Result<Vec<Vec<Wanted>>, Fault> {
     })
 }
 
+/// The node's cache, if an input asks for it.
+fn shelf(context: &Context) -> Option<Shelf> {
+    if !context.spec.inputs.iter().any(|input| input.cache) {
+        return None;
+    }
+    let cache = Cache::from_env()?;
+    // What a name of a bucket means depends on these.
+    let env = |name: &str| std::env::var(name).unwrap_or_default();
+    let stores = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"].map(env);
+    Some(Shelf { cache, scope: [vec![context.spec.job.namespace.clone()], stores.to_vec()].concat() })
+}
+
 /// Downloads every input.
 ///
 /// # Errors
@@ -64,7 +77,8 @@ pub(super) fn fetch(context: &Context) -> Result<Receipt, Fault> {
     // One stream a file, where there are enough files.
     let large = wanted.iter().filter(|w| w.size > download::LARGE).count();
     let writers = (THREADS / 2 / large.max(1)).clamp(1, WRITERS);
-    let done = crew::run(if large > 0 { THREADS / 2 } else { THREADS }, wanted, |one| one.fetch(&meter, writers));
+    let shelf = shelf(context);
+    let done = crew::run(if large > 0 { THREADS / 2 } else { THREADS }, wanted, |one| one.fetch(&meter, writers, shelf.as_ref()));
     for input in &context.spec.inputs {
         download::tidy(Path::new(&input.path));
     }
@@ -73,6 +87,10 @@ pub(super) fn fetch(context: &Context) -> Result<Receipt, Fault> {
     let unchecked = done.iter().filter(|fetched| !fetched.checked).count();
     let seconds = context.started.elapsed().as_secs_f64();
     let mut message = format!("fetched {}, {} in {seconds:.1} s", count(files, "file"), size(bytes));
+    let cached = done.iter().filter(|fetched| fetched.cached).count() as u64;
+    if cached > 0 {
+        message.push_str(&format!("; {} from the node's cache", count(cached, "file")));
+    }
     if unchecked > 0 {
         message.push_str(&format!("; {unchecked} could not be checked: the store keeps no checksum of their bytes"));
     }

@@ -31,6 +31,7 @@ mod sweep;
 mod unconditional;
 mod upload;
 mod walk;
+pub mod wrap;
 
 pub use destination::Destination;
 pub use fault::Fault;

@@ -27,15 +27,16 @@ enum End {
     Crashed,
 }
 
-/// Runs the worker, `worker` being its command line without the program, until it ends for good. Returns the exit code.
+/// Runs the worker, `worker` being its command line without the program, until it ends for good. `ending`: main has ended
+/// already. Returns the exit code.
 ///
 /// # Errors
 /// When no worker can be kept alive.
-pub fn run(worker: &[String]) -> Result<i32, Fault> {
+pub fn run(worker: &[String], mut ending: bool) -> Result<i32, Fault> {
     let failed = |what: &str, e: std::io::Error| Fault::passing(reason::INTERNAL, format!("{what}: {e}"));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGCHLD]).map_err(|e| failed("signals", e))?;
     let program = std::env::current_exe().map_err(|e| failed("own path", e))?;
-    let (mut ending, mut crashes, mut give_ups) = (false, 0, 0u32);
+    let (mut crashes, mut give_ups) = (0, 0u32);
     loop {
         ending |= signals.pending().any(|s| s == SIGTERM || s == SIGINT);
         let mut command = Command::new(&program);

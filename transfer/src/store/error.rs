@@ -33,6 +33,10 @@ pub enum Class {
     Unavailable,
     /// No connection, no answer in time, or a broken answer.
     Unreachable,
+    /// No name server knows the endpoint's host.
+    NoSuchHost,
+    /// The endpoint has a certificate that is not to be trusted, or speaks no TLS.
+    Untrusted,
     /// The store does not know this request.
     NotImplemented,
     /// The store does not check uploads in the way that the job asks for.
@@ -101,12 +105,22 @@ impl Class {
 
     /// Whether the same request is worth repeating at once.
     pub fn repeat(self) -> bool {
-        matches!(self, Class::SlowDown | Class::Unavailable | Class::Unreachable | Class::BadDigest)
+        matches!(self, Class::SlowDown | Class::Unavailable | Class::Unreachable | Class::NoSuchHost | Class::BadDigest)
     }
 
     /// Whether running the role again later can help.
     pub fn retryable(self) -> bool {
-        self.repeat() || matches!(self, Class::Conflict | Class::PreconditionFailed | Class::NoSuchUpload | Class::ClockSkew)
+        matches!(
+            self,
+            Class::SlowDown
+                | Class::Unavailable
+                | Class::Unreachable
+                | Class::BadDigest
+                | Class::Conflict
+                | Class::PreconditionFailed
+                | Class::NoSuchUpload
+                | Class::ClockSkew
+        )
     }
 
     /// For the receipt.
@@ -120,7 +134,8 @@ impl Class {
             Class::BadDigest => reason::CHECKSUM_MISMATCH,
             Class::ClockSkew => "ClockSkew",
             Class::SlowDown | Class::Unavailable => reason::STORE_UNAVAILABLE,
-            Class::Unreachable => reason::STORE_UNREACHABLE,
+            Class::Unreachable | Class::NoSuchHost => reason::STORE_UNREACHABLE,
+            Class::Untrusted => reason::STORE_UNTRUSTED,
             Class::NotImplemented => "StoreUnsupported",
             Class::NotHonoured => reason::INTEGRITY_NOT_HONOURED,
             Class::PreconditionFailed | Class::Conflict | Class::NoSuchUpload => "StoreConflict",
@@ -149,6 +164,8 @@ impl Class {
             Class::ClockSkew => "set the node's clock",
             Class::SlowDown | Class::Unavailable => "the store is busy or failing: try again later",
             Class::Unreachable => "check AWS_ENDPOINT_URL_S3, DNS and the network from the cluster",
+            Class::NoSuchHost => "correct the host's name in AWS_ENDPOINT_URL_S3 or the URL",
+            Class::Untrusted => "give its CA in AWS_CA_BUNDLE, or correct https:// or the host's name in the URL",
             Class::BadDigest => "bytes were damaged on the way, or the file was being written: try again",
             Class::NotImplemented => "use a store that supports this request",
             Class::NotHonoured => "leave integrity out, so that the strongest kind that the store checks is used",
@@ -212,5 +229,7 @@ mod tests {
         assert!(at("GET s3://b/k").to_string().contains("AWS_ENDPOINT_URL_S3") && !at("GET gs://b/k").to_string().contains("AWS"));
         // Not at once, but another node's clock may be right, and this one's is being set after its boot.
         assert!(!Class::ClockSkew.repeat() && Class::ClockSkew.retryable());
+        // A name server may be slow to learn a name, for seconds; a name that is wrong stays wrong.
+        assert!(Class::NoSuchHost.repeat() && !Class::NoSuchHost.retryable() && !Class::Untrusted.retryable());
     }
 }

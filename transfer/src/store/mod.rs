@@ -5,11 +5,13 @@ use std::ops::ControlFlow;
 use crate::checksum::Stored;
 use crate::spec::Integrity;
 
+pub mod clock;
 pub mod conditional;
 mod error;
 pub mod gcs;
 pub mod https;
 pub mod location;
+pub mod reach;
 pub mod s3;
 mod wire;
 

@@ -6,11 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::clock::{Clock, now};
 use super::s3::connection::Connection;
 use super::s3::endpoint::Endpoint;
 use super::s3::framing::Head;
 use super::s3::retry;
-use super::{Class, StoreError};
+use super::{Class, StoreError, reach};
 
 /// Silence after which a connection is given up, once the store has answered.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -35,6 +36,7 @@ pub(super) struct Wire {
     name: String,
     /// Connections to the endpoint that was current when the counter had this value.
     idle: Mutex<(u64, Vec<Connection>)>,
+    pub(super) clock: Clock,
     contacted: AtomicBool,
     since: Instant,
 }
@@ -48,7 +50,7 @@ pub(super) struct Request<'a> {
 
 impl Wire {
     pub(super) fn new(name: String) -> Wire {
-        Wire { name, idle: Mutex::default(), contacted: AtomicBool::new(false), since: Instant::now() }
+        Wire { name, idle: Mutex::default(), clock: Clock::default(), contacted: AtomicBool::new(false), since: Instant::now() }
     }
 
     /// Forgets the kept connections: they lead to another endpoint.
@@ -65,7 +67,7 @@ impl Wire {
         request: &Request<'_>,
         sink: &mut dyn FnMut(&Head, &[u8]) -> ControlFlow<()>,
     ) -> Result<Head, Try> {
-        let lost = |e: io::Error| Try::Failed(self.unreachable(request.method, endpoint, &e.to_string()));
+        let lost = |e: io::Error| Try::Failed(self.unreachable(request.method, endpoint, &e));
         let contacted = self.contacted.load(Ordering::Relaxed);
         let silence = if contacted { SILENCE } else { FIRST_SILENCE };
         let (epoch, kept) = self.idle.lock().map_or((0, None), |mut idle| (idle.0, idle.1.pop()));
@@ -78,6 +80,7 @@ impl Wire {
             Err(e) if connection.used && closed(&e) => return Err(Try::Stale),
             Err(e) => return Err(lost(e)),
         };
+        self.clock.hear(head.get("date"), now());
         if !contacted {
             self.contacted.store(true, Ordering::Relaxed);
             connection.set_silence(SILENCE).map_err(lost)?;
@@ -99,6 +102,7 @@ impl Wire {
     pub(super) fn repeat<T>(&self, renew: &dyn Fn() -> bool, mut one: impl FnMut() -> Result<T, Try>) -> Result<T, StoreError> {
         let mut tried = 0;
         let mut stale = 0;
+        let mut skewed = 0;
         let mut renewed = false;
         loop {
             let error = match one() {
@@ -117,6 +121,11 @@ impl Wire {
                     }
                     error
                 }
+                // Signed with this machine's clock, which may not be the store's.
+                Err(Try::Failed(error)) if error.class == Class::ClockSkew && skewed < 2 && self.clock.correct() => {
+                    skewed += 1;
+                    continue;
+                }
                 Err(Try::Failed(error)) => error,
             };
             tried += 1;
@@ -133,8 +142,9 @@ impl Wire {
         }
     }
 
-    fn unreachable(&self, method: &str, at: &Endpoint, detail: &str) -> StoreError {
-        self.error(Class::Unreachable, &format!("{method} "), format!("no answer from {}:{}: {detail}", at.host, at.port))
+    fn unreachable(&self, method: &str, at: &Endpoint, error: &io::Error) -> StoreError {
+        let class = reach::class(error, self.contacted.load(Ordering::Relaxed));
+        self.error(class, &format!("{method} "), format!("no answer from {}:{}: {error}", at.host, at.port))
     }
 
     /// A failure without an answer.

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gpujob_transfer::checksum::{crc64nvme, crc64nvme_text, hex, md5, sha256};
 use gpujob_transfer::store::s3::S3;
 use gpujob_transfer::store::s3::framing;
+use gpujob_transfer::store::s3::sign::Stamp;
 use gpujob_transfer::store::s3::xml::url_decode;
 
 /// What it does with `If-None-Match` and `If-Match`.
@@ -35,6 +37,8 @@ pub(crate) struct Manners {
     pub(crate) keeps: bool,
     /// Requests that are signed for another region are refused with this code; the answer names the region.
     pub(crate) region: Option<(&'static str, &'static str)>,
+    /// Its clock is so many seconds ahead of ours, and requests that are signed at another time than its are refused.
+    pub(crate) clock: i64,
     /// Requests with another session token than this are refused as expired.
     pub(crate) token: Option<&'static str>,
 }
@@ -137,6 +141,14 @@ impl Double {
             let status = if code == "PermanentRedirect" { 301 } else { 400 };
             return Answer(status, vec![("x-amz-bucket-region", region.into())], text.into_bytes());
         }
+        if manners.clock != 0 {
+            let there = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().saturating_add_signed(manners.clock);
+            let near = |at: u64| header("x-amz-date") == Some(Stamp::from_unix(at).time.as_str());
+            if !(there - 60..there + 60).any(near) {
+                let text = "<Error><Code>RequestTimeTooSkewed</Code><Message>look at the clock</Message></Error>";
+                return Answer(403, vec![("date", http_date(there))], text.into());
+            }
+        }
         if manners.token.is_some_and(|token| header("x-amz-security-token") != Some(token)) {
             return refused(400, "ExpiredToken");
         }
@@ -231,6 +243,14 @@ impl Double {
             },
         }
     }
+}
+
+/// As HTTP writes it.
+fn http_date(unix: u64) -> String {
+    let stamp = Stamp::from_unix(unix).time;
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months[stamp[4..6].parse::<usize>().unwrap() - 1];
+    format!("Thu, {} {month} {} {}:{}:{} GMT", &stamp[6..8], &stamp[..4], &stamp[9..11], &stamp[11..13], &stamp[13..15])
 }
 
 /// One request; none when the client has gone.

@@ -3,6 +3,7 @@
 
 mod apart;
 mod attempt;
+mod cached;
 mod checkpoints;
 mod checks;
 mod contract;
@@ -10,6 +11,8 @@ mod crashes;
 mod double;
 mod elsewhere;
 mod emulator;
+mod faults;
+mod faulty;
 mod gate;
 mod gcs;
 mod inputs;
@@ -24,6 +27,8 @@ mod resumed;
 mod sample;
 mod soak;
 mod staging;
+mod tls;
 mod unconditional;
 mod web;
 mod weed;
+mod wrapped;

@@ -30,7 +30,8 @@ pub(in crate::role) fn of_url(input: &Input) -> Result<Vec<Wanted>, Fault> {
         Fault::invalid(message)
     })?;
     let name = url.name();
-    Ok(vec![Wanted { source: Source::Url(Https { url }), size: 0, root: PathBuf::from(&input.path), name, pin: Some(pin) }])
+    let (source, root) = (Source::Url(Https { url }), PathBuf::from(&input.path));
+    Ok(vec![Wanted { source, size: 0, root, name, pin: Some(pin), kept: input.cache }])
 }
 
 /// The objects below a prefix, or the one object of that name.
@@ -39,7 +40,7 @@ pub(in crate::role) fn list(input: &Input, store: Arc<dyn ObjectStore>, place: &
     let pin = pin(input)?;
     let one = |key: String, size, name: String| {
         let source = Source::Object { store: store.clone(), key };
-        Wanted { source, size, root: root.clone(), name, pin }
+        Wanted { source, size, root: root.clone(), name, pin, kept: input.cache }
     };
     let prefix = if place.key.is_empty() || place.key.ends_with('/') {
         place.key.clone()

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::cache::{Cache, Key, Served};
 use crate::checksum::nonce;
 use crate::progress::Meter;
 use crate::receipt::reason;
@@ -33,6 +34,8 @@ pub(super) struct Wanted {
     name: String,
     /// The SHA-256 that the job says it has.
     pin: Option<[u8; 32]>,
+    /// The node keeps it for its next job.
+    kept: bool,
 }
 
 /// A file that is in its place.
@@ -42,6 +45,22 @@ pub(super) struct Fetched {
     pub(super) size: u64,
     /// There was something to check them by.
     pub(super) checked: bool,
+    /// They came from the node's cache.
+    pub(super) cached: bool,
+}
+
+/// The node's cache, as one job sees it.
+pub(super) struct Shelf {
+    pub(super) cache: Cache,
+    /// Whom it shares it with: jobs of another namespace may be told other things by the same endpoint's name.
+    pub(super) scope: Vec<String>,
+}
+
+impl Shelf {
+    fn key(&self, words: &[String]) -> Key {
+        let all: Vec<&str> = self.scope.iter().chain(words).map(String::as_str).collect();
+        Key::of(&all)
+    }
 }
 
 /// The path of a name below `root`, or why there is none.
@@ -82,26 +101,58 @@ impl Wanted {
     }
 
     /// Downloads it, whole and checked, under its final name; with up to `writers` connections at once.
-    pub(super) fn fetch(&self, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
+    pub(super) fn fetch(&self, meter: &Meter, writers: usize, shelf: Option<&Shelf>) -> Result<Fetched, Fault> {
         let path = self.path()?;
         let local = |e: io::Error| Fault::disk(&path.display().to_string(), &e);
         if self.name.ends_with('/') {
             folders(&self.root, &path).map_err(local)?;
-            return Ok(Fetched { size: 0, checked: true });
+            return Ok(Fetched { size: 0, checked: true, cached: false });
         }
         folders(&self.root, path.parent().unwrap_or(&self.root)).map_err(local)?;
         let partial = self.root.join(PARTIAL).join(nonce());
+        let fetched = match shelf.filter(|_| self.kept) {
+            Some(shelf) => self.shelved(shelf, &partial, meter, writers)?,
+            None => self.download(&partial, meter, writers)?,
+        };
+        fs::set_permissions(&partial, fs::Permissions::from_mode(0o666)).map_err(local)?;
+        fs::rename(&partial, &path).map_err(local)?;
+        meter.add(1, 0);
+        Ok(fetched)
+    }
+
+    /// From the node's cache, or downloaded into it.
+    fn shelved(&self, shelf: &Shelf, partial: &Path, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
+        let (words, mut size, checked) = self.source.content(self.pin)?;
+        let key = shelf.key(&words);
+        if let Source::Url(https) = &self.source
+            && !shelf.cache.has(&key)
+        {
+            size = https.size()?.unwrap_or(0);
+        }
+        let mut fetched = None;
+        let served = shelf.cache.place(&key, size, partial, |into| {
+            fetched = Some(self.download(into, meter, writers)?);
+            Ok(())
+        })?;
+        match fetched {
+            Some(fetched) if served != Served::Hit => Ok(fetched),
+            _ => {
+                let size = fs::metadata(partial).map_err(|e| Fault::disk(&partial.display().to_string(), &e))?.len();
+                meter.add(0, size);
+                Ok(Fetched { size, checked, cached: true })
+            }
+        }
+    }
+
+    /// Downloads it to `into`, whole and checked.
+    fn download(&self, into: &Path, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
+        let local = |e: io::Error| Fault::disk(&self.root.join(&self.name).display().to_string(), &e);
         let mut mismatch = String::new();
         for _ in 0..3 {
-            let file = create(&partial).map_err(local)?;
+            let file = create(into).map_err(local)?;
             let task = Task { file: &file, size: self.size, pin: self.pin, writers, meter };
             match self.source.download(&task) {
-                Ok(got) => {
-                    file.set_permissions(fs::Permissions::from_mode(0o666)).map_err(local)?;
-                    fs::rename(&partial, &path).map_err(local)?;
-                    meter.add(1, 0);
-                    return Ok(Fetched { size: got.size, checked: got.checked });
-                }
+                Ok(got) => return Ok(Fetched { size: got.size, checked: got.checked, cached: false }),
                 Err(Bad::Damaged(why)) => mismatch = why,
                 Err(Bad::Disk(e)) => return Err(local(e)),
                 Err(Bad::Fault(fault)) => return Err(fault),

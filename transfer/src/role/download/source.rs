@@ -100,17 +100,32 @@ impl Source {
         }
     }
 
+    /// What it holds, in words that no other content has; its size; and whether there is something to check it by. It is asked with the job's own
+    /// rights: what somebody else may read is in nobody's cache.
+    pub(super) fn content(&self, pin: Option<[u8; 32]>) -> Result<(Vec<String>, u64, bool), Fault> {
+        match self {
+            Source::Url(https) => {
+                let Some(pin) = pin else { return Err(Fault::invalid(format!("{} has no checksum", https.url.shown()))) };
+                Ok((vec!["sha256".into(), hex(&pin)], 0, true))
+            }
+            Source::Object { store, key } => {
+                let about = found(&**store, key)?;
+                let words = vec!["object".into(), store.name(key), about.version.clone(), about.size.to_string()];
+                // A version that two contents may have tells nothing.
+                let checked = pin.is_some() || Check::against(&about.sums).is_some();
+                let words = pin.map_or(words.clone(), |pin| [words, vec![hex(&pin)]].concat());
+                Ok((words, about.size, checked))
+            }
+        }
+    }
+
     /// Downloads into an empty file.
     pub(super) fn download(&self, task: &Task<'_>) -> Result<Got, Bad> {
         match self {
             Source::Url(https) => from_url(https, task),
             Source::Object { store, key } if task.size <= SMALL => small(&**store, key, task),
             Source::Object { store, key } => {
-                let about = store.head(key).map_err(Fault::from).and_then(|found| {
-                    let message = || format!("{} was deleted after it was listed", store.name(key));
-                    found.ok_or_else(|| Fault::permanent(reason::INPUT_NOT_FOUND, message()))
-                });
-                let about = about.map_err(Bad::Fault)?;
+                let about = found(&**store, key).map_err(Bad::Fault)?;
                 let crc = about.sums.crc64nvme.clone().filter(|crc| !crc.contains('-'));
                 let check = Check::against(&about.sums);
                 // The parts' CRCs can be joined; any other hash needs the bytes in their order.
@@ -121,6 +136,11 @@ impl Source {
             }
         }
     }
+}
+
+fn found(store: &dyn ObjectStore, key: &str) -> Result<Info, Fault> {
+    let message = || format!("{} was deleted after it was listed", store.name(key));
+    store.head(key)?.ok_or_else(|| Fault::permanent(reason::INPUT_NOT_FOUND, message()))
 }
 
 fn pinned(pin: Option<[u8; 32]>, got: impl FnOnce() -> [u8; 32]) -> Result<bool, Bad> {

@@ -7,10 +7,10 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::Class;
 use super::s3::connection::Connection;
 use super::s3::framing::Head;
 use super::s3::retry;
+use super::{Class, reach};
 use crate::receipt::reason;
 
 pub mod url;
@@ -54,6 +54,8 @@ impl HttpsError {
             Class::NotFound => "correct inputs[].from",
             Class::AccessDenied | Class::InvalidCredentials => "make the file readable to everybody, or give a signed URL that is valid",
             Class::Unreachable => "check the host's name, DNS and the network from the cluster",
+            Class::NoSuchHost => "correct the host's name in inputs[].from",
+            Class::Untrusted => Class::Untrusted.next_step(),
             Class::SlowDown | Class::Unavailable => "the server is busy or failing: try again later",
             _ => "see the server's answer",
         }
@@ -79,13 +81,8 @@ impl Https {
     }
 
     fn lost(&self, at: &Url, e: &io::Error) -> HttpsError {
-        let told = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(why @ rustls::Error::InvalidCertificate(_)) = told {
-            let detail =
-                format!("the certificate of {} is not to be trusted ({why}); AWS_CA_BUNDLE may name a file with its CA", at.endpoint.host);
-            return self.failed(Class::Refused, detail);
-        }
-        self.failed(Class::Unreachable, format!("no answer from {}:{}: {e}", at.endpoint.host, at.endpoint.port))
+        // Each try has a connection of its own: every answer's certificate is looked at.
+        self.failed(reach::class(e, false), format!("no answer from {}:{}: {e}", at.endpoint.host, at.endpoint.port))
     }
 
     /// The file's size, if the server says it. Reads the answer's beginning only.
@@ -142,7 +139,7 @@ impl Https {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            contacted |= moved || error.class != Class::Unreachable;
+            contacted |= moved || !matches!(error.class, Class::Unreachable | Class::NoSuchHost);
             tried = if moved { 1 } else { tried + 1 };
             match retry::pause(error.class, tried, contacted, began.elapsed(), 0.5) {
                 Some(wait) => {

@@ -6,12 +6,14 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::endpoint::Endpoint;
 use super::framing::{self, Head};
 use super::pages::Pages;
+use crate::store::reach;
 
 /// How long connecting to one address may take.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -46,7 +48,7 @@ impl Connection {
     /// The last address's failure.
     pub fn open(endpoint: &Endpoint, silence: Duration) -> io::Result<Connection> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the endpoint's name has no address");
-        for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
+        for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs().map_err(reach::lookup)? {
             match TcpStream::connect_timeout(&address, CONNECT) {
                 Ok(stream) => return Connection::over(stream, endpoint, silence),
                 Err(e) => last = e,
@@ -124,8 +126,12 @@ impl Connection {
     }
 }
 
-/// The system's certificate authorities, or Mozilla's list where the image has none. Made once: reading a system's
-/// bundle takes milliseconds.
+/// Name of the variable with more certificate authorities: a file in PEM, as the SDKs have it, or the PEM text itself, so that a
+/// Secret's key can hold it.
+pub const CA_ENV: &str = "AWS_CA_BUNDLE";
+
+/// The system's certificate authorities, or Mozilla's list where the image has none, and those of [`CA_ENV`]. Made once: reading a
+/// system's bundle takes milliseconds.
 fn tls_config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
     CONFIG
@@ -135,11 +141,25 @@ fn tls_config() -> io::Result<Arc<ClientConfig>> {
             if roots.is_empty() {
                 roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
             }
+            if let Some(bundle) = std::env::var(CA_ENV).ok().filter(|bundle| !bundle.trim().is_empty()) {
+                roots.add_parsable_certificates(authorities(&bundle)?);
+            }
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
             let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
             let config = builder.map_err(|e| e.to_string())?.with_root_certificates(roots).with_no_client_auth();
             Ok(Arc::new(config))
         })
         .clone()
-        .map_err(io::Error::other)
+        // No certificate can be trusted then: told as such, not as a store that is away.
+        .map_err(|why| io::Error::other(rustls::Error::General(why)))
+}
+
+fn authorities(bundle: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = if bundle.contains("-----BEGIN") {
+        bundle.as_bytes().to_vec()
+    } else {
+        std::fs::read(bundle.trim()).map_err(|e| format!("{CA_ENV}: the file cannot be read: {e}"))?
+    };
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok).collect();
+    if found.is_empty() { Err(format!("{CA_ENV} holds no certificate in PEM")) } else { Ok(found) }
 }

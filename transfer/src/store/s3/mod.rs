@@ -6,8 +6,8 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::clock::now;
 use super::wire::{Request, Try, Wire};
 use super::{Class, StoreError};
 use crate::checksum::sha256_hex;
@@ -22,9 +22,9 @@ pub mod endpoint;
 pub mod framing;
 mod integrity;
 mod lifecycle;
+mod listing;
 mod pages;
 mod range;
-mod listing;
 mod region;
 pub mod retry;
 pub mod sign;
@@ -160,8 +160,7 @@ impl S3 {
 
     /// The request's head, signed now: a repetition has its own time.
     fn sign(&self, call: &Call<'_>, keys: &Keys, place: &Place) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let stamp = Stamp::from_unix(now);
+        let stamp = Stamp::from_unix(self.wire.clock.store(now()));
         let key = sign::encode(call.key, true);
         let path = match (place.address.path.as_str(), key.as_str()) {
             ("", key) => format!("/{key}"),
@@ -200,6 +199,8 @@ impl S3 {
         let class = match Class::of(status, &code) {
             // A multipart upload's 404 without a body, and so on: the code decides, the status is the last resort.
             Class::NotFound if code.is_empty() && call.key.is_empty() => Class::BucketNotFound,
+            // A HEAD is refused without words.
+            Class::AccessDenied if code.is_empty() && self.wire.clock.is_wrong() => Class::ClockSkew,
             class => class,
         };
         let request = format!("{} {}", call.method, self.url(call.key));

@@ -9,6 +9,9 @@ pub const TRIES: u32 = 10;
 /// A store that has not answered once is given up after this long, so that a wrong endpoint shows within 30 s.
 pub const FIRST_CONTACT: Duration = Duration::from_secs(15);
 
+/// The same for a name that no name server knows: new names are known within seconds, mistyped ones never.
+pub const UNKNOWN_NAME: Duration = Duration::from_secs(4);
+
 const BASE: Duration = Duration::from_millis(100);
 const CAP: Duration = Duration::from_secs(10);
 
@@ -23,7 +26,8 @@ pub fn pause(class: Class, tried: u32, contacted: bool, elapsed: Duration, rando
     let most = CAP.min(BASE * 2u32.saturating_pow(tried - 1));
     // Half fixed, half random: a first try that fails at once must not use up all tries in milliseconds.
     let wait = most / 2 + (most / 2).mul_f64(random.clamp(0.0, 1.0));
-    if !contacted && elapsed + wait > FIRST_CONTACT {
+    let patience = if class == Class::NoSuchHost { UNKNOWN_NAME } else { FIRST_CONTACT };
+    if !contacted && elapsed + wait > patience {
         return None;
     }
     Some(wait)
@@ -54,12 +58,14 @@ mod tests {
 
     #[test]
     fn a_store_that_never_answered_is_given_up_within_its_limit() {
-        let mut elapsed = Duration::ZERO;
-        let mut tried = 1;
-        while let Some(wait) = pause(Class::Unreachable, tried, false, elapsed, 0.9) {
-            elapsed += wait;
-            tried += 1;
+        for (class, limit) in [(Class::Unreachable, FIRST_CONTACT), (Class::NoSuchHost, UNKNOWN_NAME)] {
+            let mut elapsed = Duration::ZERO;
+            let mut tried = 1;
+            while let Some(wait) = pause(class, tried, false, elapsed, 0.9) {
+                elapsed += wait;
+                tried += 1;
+            }
+            assert!(tried > 5 && elapsed <= limit, "{class:?}: {tried} tries, {elapsed:?}");
         }
-        assert!(tried > 5 && elapsed <= FIRST_CONTACT, "{tried} tries, {elapsed:?}");
     }
 }

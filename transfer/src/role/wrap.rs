@@ -1,0 +1,175 @@
+//! `run -- command`: all roles in one process, around a command that it starts, for places without sidecars.
+//!
+//! ```text
+//! fetch ─> command ─────────────> exit 0:    stage ends ─> commit
+//!          stage (child process)  otherwise: discard ─> stage ends ─> discard, for what it staged meanwhile
+//! ```
+//!
+//! The command's exit code is this process's, unless the results of a command that succeeded could not be delivered.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+
+use crate::progress::say;
+use crate::receipt::{EXIT_OK, Ended, Outcome, Receipt, Role, Verdict, reason};
+
+use super::commit::Order;
+use super::{Context, Fault, commit, discard, fetch};
+
+/// What the command is told when this process is.
+const FORWARDED: [(i32, Signal); 6] = [
+    (SIGTERM, Signal::TERM),
+    (SIGINT, Signal::INT),
+    (SIGHUP, Signal::HUP),
+    (SIGQUIT, Signal::QUIT),
+    (SIGUSR1, Signal::USR1),
+    (SIGUSR2, Signal::USR2),
+];
+/// The shell's words for a command that cannot be started, and for one that is not there.
+const CANNOT_RUN: i32 = 126;
+const NOT_FOUND: i32 = 127;
+/// The shell's word for "ended by a signal" is this and its number.
+const SIGNALLED: i32 = 128;
+/// How long to wait for the seal, which is written when the stage has ended.
+const SEAL: Duration = Duration::from_secs(30);
+
+/// Fetches, runs, delivers. Returns the receipt of the last role, and the exit code.
+pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
+    let answer = |role: Role, result: Result<Receipt, Fault>| context.finished(result.unwrap_or_else(|fault| fault.receipt(role)));
+    let mut signals = match listen() {
+        Ok(signals) => signals,
+        Err(fault) => return with_its_code(answer(Role::Fetch, Err(fault))),
+    };
+    // Until the command runs there is nothing to be told to but this process.
+    let alone = signals.1;
+    let fetched = answer(Role::Fetch, fetch::run(context));
+    alone.store(false, Ordering::SeqCst);
+    match fetched.outcome {
+        Outcome::AlreadyCommitted => return (fetched, EXIT_OK),
+        Outcome::Failed | Outcome::Revoked => return with_its_code(fetched),
+        _ => {}
+    }
+    let stage = match Stage::start(context, false) {
+        Ok(stage) => stage,
+        Err(fault) => return with_its_code(answer(Role::Stage, Err(fault))),
+    };
+    let code = main(command, &mut signals.0);
+    say(&format!("the command has ended: exit code {code}"));
+    if code == 0 {
+        let staged = stage.end(context, &mut signals.0);
+        if staged.outcome == Outcome::Sealed || staged.outcome == Outcome::Done {
+            let verdict = Verdict { attempt: context.spec.attempt, outcome: Ended::Succeeded, exit_code: Some(0) };
+            let order = Order { verdict, log: None, wait: SEAL };
+            return with_its_code(answer(Role::Commit, commit::run(context, &order)));
+        }
+        return with_its_code(staged);
+    }
+    // First: nothing of it can be delivered then, and the stage need not upload what is left.
+    drop(answer(Role::Discard, discard::run(context, false, false)));
+    stage.end(context, &mut signals.0);
+    (answer(Role::Discard, discard::run(context, false, false)), code)
+}
+
+fn with_its_code(receipt: Receipt) -> (Receipt, i32) {
+    let code = receipt.exit_code();
+    (receipt, code)
+}
+
+/// Signals from now on, and whether SIGTERM and SIGINT still end this process.
+fn listen() -> Result<(Signals, Arc<AtomicBool>), Fault> {
+    let failed = |e: std::io::Error| Fault::passing(reason::INTERNAL, format!("signals: {e}"));
+    let alone = Arc::new(AtomicBool::new(true));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, SIGNALLED + signal, alone.clone()).map_err(failed)?;
+    }
+    let signals = Signals::new(FORWARDED.iter().map(|(number, _)| *number).chain([SIGCHLD])).map_err(failed)?;
+    Ok((signals, alone))
+}
+
+/// Runs the command to its end.
+fn main(command: &[OsString], signals: &mut Signals) -> i32 {
+    let Some((program, arguments)) = command.split_first() else { return NOT_FOUND };
+    // In a group of its own: what a terminal sends to ours reaches it once, from here.
+    let mut child = match Command::new(program).args(arguments).process_group(0).spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            say(&format!("{}: {e}", program.to_string_lossy()));
+            return if e.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+        }
+    };
+    match wait(&mut child, signals) {
+        Ok(status) => status.code().unwrap_or_else(|| SIGNALLED + status.signal().unwrap_or(0)),
+        Err(e) => {
+            say(&format!("waiting for the command: {e}"));
+            CANNOT_RUN
+        }
+    }
+}
+
+/// Waits for a child and passes signals on to it meanwhile.
+fn wait(child: &mut Child, signals: &mut Signals) -> std::io::Result<ExitStatus> {
+    loop {
+        // Before waiting: it may have ended before its signal was looked for.
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        for number in signals.wait() {
+            if let Some((_, signal)) = FORWARDED.iter().find(|(known, _)| *known == number) {
+                // Not yet waited for, so its number is nobody else's.
+                tell(child, *signal);
+            }
+        }
+    }
+}
+
+fn tell(child: &Child, signal: Signal) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// The sidecar, as a child.
+struct Stage {
+    child: Child,
+    receipt: PathBuf,
+}
+
+impl Stage {
+    fn start(context: &Context, ending: bool) -> Result<Stage, Fault> {
+        let failed = |e: std::io::Error| Fault::passing(reason::INTERNAL, format!("starting the stage: {e}"));
+        fs::create_dir_all(&context.state).map_err(|e| Fault::disk(&context.state.display().to_string(), &e))?;
+        let receipt = context.state.join("stage.receipt");
+        let _ = fs::remove_file(&receipt);
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        command.arg("stage").arg("--termination-log").arg(&receipt).args(ending.then_some("--ending"));
+        // What a terminal sends is for the command: the stage is told when that has ended.
+        let child = command.stdout(std::process::Stdio::null()).process_group(0).spawn().map_err(failed)?;
+        Ok(Stage { child, receipt })
+    }
+
+    /// Has it end, and answers with its receipt.
+    fn end(mut self, context: &Context, signals: &mut Signals) -> Receipt {
+        tell(&self.child, Signal::TERM);
+        let mut ended = wait(&mut self.child, signals);
+        // The command was over before the stage listened to signals.
+        if ended.as_ref().is_ok_and(|status| status.signal() == Some(SIGTERM)) {
+            match Stage::start(context, true) {
+                Ok(again) => self = again,
+                Err(fault) => return fault.receipt(Role::Stage),
+            }
+            ended = wait(&mut self.child, signals);
+        }
+        let said = fs::read_to_string(&self.receipt).ok().and_then(|text| Receipt::parse(&text).ok());
+        said.unwrap_or_else(|| Fault::passing(reason::INTERNAL, format!("the stage left no receipt: {ended:?}")).receipt(Role::Stage))
+    }
+}
