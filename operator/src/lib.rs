@@ -33,6 +33,7 @@ pub mod reservation;
 pub mod run;
 pub mod scheduler;
 pub mod settings;
+pub(crate) mod stalled;
 pub mod sweep;
 pub mod throttle;
 pub mod watch;

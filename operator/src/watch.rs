@@ -116,6 +116,7 @@ impl Stores {
 /// Starts all watches. They end with `shutdown`.
 #[must_use]
 pub fn start(client: &kube::Client, queues: &Queues, shutdown: &CancellationToken) -> Stores {
+    let client = &crate::stalled::limited(client);
     let ours = watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER));
     let all = watcher::Config::default;
     let indexes = Arc::new(Indexes::default());
