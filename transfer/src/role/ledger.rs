@@ -112,7 +112,7 @@ mod tests {
         let ledger = Ledger::open(folder.path(), "s/");
         assert!(ledger.add(vec![a.clone(), b.clone()]).is_empty());
         let newer = entry(folder.path(), "a", "longer");
-        assert_eq!(ledger.add(vec![newer.clone()]), [a.item.clone()]);
+        assert_eq!(ledger.add(vec![newer.clone()]), std::slice::from_ref(&a.item));
         drop(ledger);
         let log = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some()).unwrap();
         OpenOptions::new().append(true).open(&log).unwrap().write_all(b"{\"stamp\":{\"dev").unwrap();

@@ -50,7 +50,7 @@ pub(super) fn runs(mut items: Vec<&Item>) -> Vec<Vec<&Item>> {
         let fits = run.first().and_then(|first| place(first)).is_some_and(|(k, from)| k == key && offset + item.file.size - from <= READ);
         // A file that was left out lies between them.
         let next = run.last().and_then(|last| place(last).map(|(_, at)| at + last.file.size)) == Some(offset);
-        if !run.is_empty() && !(fits && next) {
+        if !(run.is_empty() || (fits && next)) {
             runs.push(std::mem::take(&mut run));
         }
         run.push(item);

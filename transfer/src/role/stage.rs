@@ -95,7 +95,7 @@ fn streaming<T>(context: &Context, results: &Results, to: &Destination, base: &s
 fn in_memory(folder: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     // What is not known is read again.
-    rustix::fs::statfs(folder).map_or(true, |about| i64::from(about.f_type) == TMPFS_MAGIC)
+    rustix::fs::statfs(folder).map_or(true, |about| about.f_type == TMPFS_MAGIC)
 }
 
 /// Whether this attempt's results are on their way to be visible: its checkpoints are not needed then.
