@@ -16,5 +16,6 @@ pub mod oracle;
 pub mod process;
 pub mod run;
 pub mod scenario;
+pub mod signal;
 pub mod timeline;
 pub mod world;

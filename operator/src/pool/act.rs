@@ -47,6 +47,9 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
         finalizers(ctx, &pool, true).await?;
         return Ok(Some(Duration::ZERO));
     }
+    if leads && let Some(wait) = ctx.outdated.wait(pool.as_ref()) {
+        return Ok(Some(wait));
+    }
     let now = ctx.clock.now();
     // Before its offers are known, and so before anything can be bought of them.
     let kept = pool.status.as_ref().map(|s| s.memory.as_slice()).unwrap_or_default();
@@ -164,9 +167,16 @@ async fn finalizers(ctx: &Ctx, pool: &GpuPool, add: bool) -> Result<(), Error> {
     }
 }
 
+/// With the version that was read: one field manager never conflicts with itself, and a request that was long on its way would undo
+/// what was said since (found by the simulator, seed 81). The pool's newer version brings another look.
 async fn write(ctx: &Ctx, pool: &GpuPool, wanted: &GpuPoolStatus) -> Result<(), Error> {
-    let patch = json!({"apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuPool", "metadata": {"name": pool.name_any(), "uid": pool.uid()}, "status": wanted});
+    let metadata = json!({"name": pool.name_any(), "uid": pool.uid(), "resourceVersion": pool.resource_version()});
+    let patch = json!({"apiVersion": "gpujob.dev/v1alpha1", "kind": "GpuPool", "metadata": metadata, "status": wanted});
     let api = Api::<GpuPool>::all(ctx.client.clone());
-    within(api.patch_status(&pool.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))).await?;
+    match within(api.patch_status(&pool.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))).await {
+        Ok(written) => ctx.outdated.wrote(&written),
+        Err(error) if error.is_conflict() => ctx.outdated.refused(pool),
+        Err(error) => return Err(error.into()),
+    }
     Ok(())
 }

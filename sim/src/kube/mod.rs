@@ -30,6 +30,7 @@ mod write;
 pub use service::{AnswerBody, Hidden, Hide, KubeService, Sight, Wrote};
 pub use store::Write;
 
+use crate::signal::{Receiver, Sender};
 use gpujob_operator::clock::Clock;
 use jiff::Timestamp;
 use path::Target;
@@ -37,7 +38,6 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::{Actor, State};
-use tokio::sync::watch::{Receiver, Sender};
 use watch::Tick;
 use write::Proposal;
 
@@ -69,7 +69,7 @@ impl FakeKube {
     /// When the CRDs of gpujob.dev use what is not checked here.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let (ticks, _) = tokio::sync::watch::channel(Tick::default());
+        let (ticks, _) = crate::signal::channel(Tick::default());
         let kube = FakeKube { state: Arc::new(Mutex::new(State::new())), clock, ticks: Arc::new(ticks), hook: Arc::default() };
         let namespaces = resource::named("namespaces").expect("namespaces are served");
         let now = kube.now();
@@ -169,7 +169,7 @@ impl FakeKube {
                 return;
             }
             tokio::time::sleep(NOTICE).await;
-            ticks.mark_unchanged();
+            let _ = ticks.borrow_and_update();
         }
     }
 

@@ -3,6 +3,7 @@
 use super::requests::{Said, handle, said_no};
 use super::store::Change;
 use super::{FakeKube, Write};
+use crate::signal::Receiver;
 use bytes::Bytes;
 use futures::stream;
 use http::{Request, Response};
@@ -15,7 +16,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::watch::Receiver;
 use tower::Service;
 
 /// The body of an answer.

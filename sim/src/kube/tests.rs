@@ -130,7 +130,7 @@ async fn reflectors_survive_lost_watches() {
 #[tokio::test(start_paused = true)]
 async fn a_lagging_server_shows_the_past_until_it_catches_up() {
     let kube = server();
-    let (catch_up, horizon) = tokio::sync::watch::channel(kube.revision());
+    let (catch_up, horizon) = crate::signal::channel(kube.revision());
     let lagging = tower::ServiceBuilder::new()
         .map_request(move |mut request: http::Request<kube::client::Body>| {
             request.extensions_mut().insert(Sight { horizon: Some(horizon.clone()), hide: None });

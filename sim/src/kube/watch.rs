@@ -7,11 +7,11 @@ use super::refusal::Refusal;
 use super::selectors::Selector;
 use super::service::Sight;
 use super::store::{Change, State, Stored};
+use crate::signal::Receiver;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 use std::future::pending;
 use std::time::Duration;
-use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 /// How often a quiet watch is told how far it has seen.

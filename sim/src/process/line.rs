@@ -1,6 +1,6 @@
 //! The line between one process and everything else: up, cut, or dead for ever.
 
-use tokio::sync::watch;
+use crate::signal;
 
 /// How the line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +15,11 @@ pub enum State {
 
 /// One process's line. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Line(watch::Sender<State>);
+pub struct Line(signal::Sender<State>);
 
 impl Default for Line {
     fn default() -> Self {
-        Line(watch::Sender::new(State::Up))
+        Line(signal::Sender::new(State::Up))
     }
 }
 

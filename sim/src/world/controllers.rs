@@ -78,7 +78,7 @@ impl Inner {
     }
 }
 
-async fn heard(link: &mut tokio::sync::watch::Receiver<bool>) {
+async fn heard(link: &mut crate::signal::Receiver<bool>) {
     if link.wait_for(|connected| *connected).await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -132,7 +132,7 @@ async fn taint(world: &Inner, name: &str, change: impl Fn(&mut Vec<Taint>)) {
 }
 
 /// Taint eviction: pods go when their toleration of the taint is over, unless the kubelet is heard of before.
-async fn evict(world: &Arc<Inner>, node: &str, link: &mut tokio::sync::watch::Receiver<bool>) {
+async fn evict(world: &Arc<Inner>, node: &str, link: &mut crate::signal::Receiver<bool>) {
     let taint = Taint { key: UNREACHABLE.into(), effect: "NoExecute".into(), value: None, time_added: None };
     let mut due: BTreeMap<u64, Vec<Arc<Pod>>> = BTreeMap::new();
     for pod in world.pods_on(node).into_iter().filter(|p| !is_terminal(p)) {

@@ -23,6 +23,7 @@ pub use machines::{Hardware, Instance};
 pub use script::{Machine, OnSigterm, PROGRAMS, Program, Script};
 pub use store::{Delivered, NO_SUCH_BUCKET, Store};
 
+use crate::signal;
 use gpujob_operator::clock::Clock;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -32,7 +33,7 @@ use mirror::{Change, Mirror};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// One run of a job's container, as it really was.
@@ -74,7 +75,7 @@ struct Inner {
     schedule: Notify,
     runs: Mutex<Vec<Run>>,
     /// Starts of programs, by job: how often its program was started, and on which Node last.
-    starts: watch::Sender<BTreeMap<String, (u32, String)>>,
+    starts: signal::Sender<BTreeMap<String, (u32, String)>>,
     /// Namespaces that are being emptied.
     terminating: Mutex<BTreeSet<String>>,
     stop: CancellationToken,
@@ -130,7 +131,7 @@ impl World {
             hosts: Mutex::default(),
             schedule: Notify::new(),
             runs: Mutex::default(),
-            starts: watch::Sender::default(),
+            starts: signal::Sender::default(),
             terminating: Mutex::default(),
             stop: CancellationToken::new(),
         });

@@ -163,4 +163,5 @@ lives! {
     doomed = "doomed",
     checkpoints = "checkpoints",
     late = "late",
+    replaced = "replaced",
 }

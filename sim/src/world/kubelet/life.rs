@@ -11,6 +11,7 @@ use super::super::{Inner, Run};
 use super::Host;
 use super::container::{Exit, Volume, Work};
 use super::status::{State, View, gpus, is_terminal};
+use crate::signal;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use gpujob_crds::names;
@@ -21,7 +22,6 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +57,7 @@ pub(super) struct Life {
     pub(super) world: Arc<Inner>,
     pub(super) host: Arc<Host>,
     pub(super) pod: Arc<Pod>,
-    pub(super) orders: watch::Receiver<Orders>,
+    pub(super) orders: signal::Receiver<Orders>,
     pub(super) view: View,
     /// Something is not reported yet, because the API server could not be reached.
     pub(super) dirty: bool,

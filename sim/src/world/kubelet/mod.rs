@@ -13,6 +13,7 @@ pub(super) use status::{is_terminal, label};
 use super::Inner;
 use super::machines::Instance;
 use super::script::Machine;
+use crate::signal;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -20,7 +21,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +31,9 @@ pub(super) struct Host {
     /// Cancelled: the machine is off.
     pub(super) power: CancellationToken,
     /// Whether its kubelet reaches the API server.
-    pub(super) link: watch::Sender<bool>,
+    pub(super) link: signal::Sender<bool>,
     devices: Mutex<Devices>,
-    pods: Mutex<BTreeMap<String, watch::Sender<Orders>>>,
+    pods: Mutex<BTreeMap<String, signal::Sender<Orders>>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ struct Devices {
 
 impl Host {
     fn new(name: &str, power: CancellationToken) -> Self {
-        Host { name: name.to_owned(), power, link: watch::Sender::new(true), devices: Mutex::default(), pods: Mutex::default() }
+        Host { name: name.to_owned(), power, link: signal::Sender::new(true), devices: Mutex::default(), pods: Mutex::default() }
     }
 
     /// Takes so many GPUs for a pod, if they are there.
@@ -84,7 +84,7 @@ impl Host {
         }
         let mut orders = Orders::default();
         orders.update(pod, false);
-        let (sender, receiver) = watch::channel(orders);
+        let (sender, receiver) = signal::channel(orders);
         pods.insert(uid, sender);
         let life = life::Life {
             world: world.clone(),
