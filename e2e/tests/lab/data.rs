@@ -15,16 +15,20 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::time::Duration;
 
-/// A pool of the cases here alone: a node that is there already would be taken, and nothing looked at before.
+/// The pool of the job that is interrupted.
 const POOL: &str = "data";
-/// From the job's creation, with three other cases beside it. The instance takes two minutes to boot.
+/// A pool of the doomed job alone, of a type that no other case buys: its instances never come to join, however slowly the rest of
+/// the machine looks at the data.
+const SLOW: (&str, &str) = ("slow", "gr6.4xlarge");
+/// From the job's creation, with three other cases beside it.
 const TOLD_WITHIN: f64 = 60.0;
 
 /// Nobody waits for the instance: the job is told, and its launch is cancelled.
 pub(crate) async fn doomed(given: Given) -> Result<()> {
-    given::pool(&given.lab, &given.client, POOL, &json!({"limits": {"nodes": 2}})).await?;
+    given.lab.ec2().fault(&json!({"kind": "node", "type": SLOW.1, "slow_boot_seconds": 3600})).await?;
+    given::pool(&given.lab, &given.client, SLOW.0, &json!({"instances": {"types": [SLOW.1], "models": null}})).await?;
     // The bucket is there for the others; this job wants one that is not.
-    let doomed = Trying { bucket: "gpujob-nowhere", pool: Some(POOL), ..Trying::new("doomed") };
+    let doomed = Trying { bucket: "gpujob-nowhere", pool: Some(SLOW.0), ..Trying::new("doomed") };
     doomed.apply(&given).await?;
     let (job, _) = ended(&given, doomed.name, Duration::from_secs(150)).await?;
     let told = Timestamp::now();
