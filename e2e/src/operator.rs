@@ -114,6 +114,15 @@ async fn ready(client: &kube::Client) -> Result<Vec<String>> {
     Ok(all.iter().filter(|pod| is_ready(pod)).map(ResourceExt::name_any).collect())
 }
 
+/// Whether there is an operator in this cluster, however many replicas it has.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn installed(client: &kube::Client) -> Result<bool> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    Ok(!deployments.list(&ListParams::default()).await.context("listing operators")?.items.is_empty())
+}
+
 /// Sets the number of operators; where none is installed there is nothing to do.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use crate::host::{AWS_ENDPOINT, HOST_IP, Paths};
 use crate::process::Daemon;
 use crate::progress::{step, until};
 use crate::services::control_plane;
-use crate::{cluster, http, install, up};
+use crate::{cluster, http, install, operator, up};
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use gpujob_crds::conditions::{find, job::SUCCEEDED, pool::READY};
@@ -30,6 +30,9 @@ const AT_ONCE: usize = 16;
 /// Brings up what a load test needs. Returns an administrator's client.
 pub(super) async fn prepare(paths: &Paths) -> Result<Client> {
     up::up(paths).await?;
+    // Two operators would serve the same jobs, and the installed one buys instances that boot.
+    let installed = operator::installed(&cluster::client(paths).await?).await?;
+    ensure!(!installed, "GpuJob is installed in this lab, and a load test brings its own operator: run `cargo lab down` first");
     let client = step("controller manager without node lifecycle", async {
         control_plane::without_node_lifecycle(paths).await?;
         cluster::client(paths).await
@@ -43,7 +46,15 @@ pub(super) async fn prepare(paths: &Paths) -> Result<Client> {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             cluster::apply(&client, &namespace.to_string()).await?;
         }
-        anyhow::Ok(())
+        // A new kind is served a moment after its CRD is taken.
+        let one = ListParams::default().limit(1);
+        until("the new kinds", Duration::from_secs(30), || async {
+            Api::<GpuJob>::all(client.clone()).list(&one).await?;
+            Api::<GpuNode>::all(client.clone()).list(&one).await?;
+            Api::<GpuPool>::all(client.clone()).list(&one).await?;
+            Ok(())
+        })
+        .await
     })
     .await?;
     Ok(client)

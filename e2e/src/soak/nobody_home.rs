@@ -67,7 +67,11 @@ impl Case {
     async fn break_it(self, lab: &Lab, client: &kube::Client) -> Result<()> {
         match self {
             Case::NoOperator | Case::NeverJoins => operator::scale(client, 0).await,
-            Case::NoRights => lab.ec2().user(install::USER, &json!({"Version": "2012-10-17", "Statement": []})).await.map(drop),
+            // IAM takes no policy without a statement.
+            Case::NoRights => {
+                let nothing = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]});
+                lab.ec2().user(install::USER, &nothing).await.map(drop)
+            }
             Case::CrashLoop => {
                 operator::scale(client, 0).await?;
                 arguments(client, &json!([{"op": "add", "path": ARGUMENT, "value": "--no-such-flag"}])).await?;
