@@ -100,7 +100,17 @@ async fn register(client: &Client, node: &GpuNode, dns: &str, ip: &str, provider
         json!([{"type": "InternalIP", "address": ip}, {"type": "InternalDNS", "address": dns}, {"type": "Hostname", "address": dns}]);
     let status = json!({"status": {"capacity": resources, "allocatable": resources, "conditions": [ready], "addresses": addresses}});
     nodes.patch_status(dns, &PatchParams::default(), &Patch::Merge(&status)).await?;
-    Ok(())
+    // The API server taints every new Node, and the node lifecycle controller, which is off here, lifts that once it is ready. The
+    // operator lifts a taint of its own at the same time.
+    loop {
+        let mut there = nodes.get(dns).await?;
+        let taints = there.spec.get_or_insert_default().taints.get_or_insert_default();
+        taints.retain(|taint| taint.key != "node.kubernetes.io/not-ready");
+        match nodes.replace(dns, &PostParams::default(), &there).await {
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {}
+            other => return other.map(drop).map_err(Into::into),
+        }
+    }
 }
 
 async fn run_all(client: Client, slots: Arc<Semaphore>, finished: watch::Receiver<bool>) -> Result<()> {
