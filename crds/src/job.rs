@@ -254,7 +254,9 @@ pub struct Checkpoints {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Where the keys are. Without it the pod's own identity is used.
+    /// Where the keys are. Without it the identity of the pod's service account is used. The Secret's keys are the SDKs' own names:
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`, and `AWS_CA_BUNDLE`, the
+    /// PEM text itself of a store's own certificate authority; for `gs://` `GOOGLE_APPLICATION_CREDENTIALS`, the JSON itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<SecretName>,
     /// What the store checks uploads by. Default: the strongest that it honours.
@@ -276,8 +278,7 @@ pub enum Integrity {
     None,
 }
 
-/// A Secret of the job's namespace. Its keys are the SDKs' own names: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-/// `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL_S3`; for `gs://` also `GOOGLE_APPLICATION_CREDENTIALS`, the JSON itself.
+/// A Secret of the job's namespace.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretName {

@@ -37,6 +37,12 @@ pub struct GpuJobStatus {
     #[schemars(length(max = 160))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub attempts: Vec<Attempt>,
+    /// UIDs of jobs that held the destination with nothing published, and that a live read has shown to be gone: this job takes their
+    /// claim over. At most 8, newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub abandoned: Vec<String>,
     /// Attempts that ended by the program's own failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<i32>,

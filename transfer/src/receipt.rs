@@ -193,8 +193,11 @@ pub enum Ended {
 pub struct Holder {
     /// Its uid.
     pub uid: String,
-    /// `namespace/name`, cut to 100 bytes.
+    /// `namespace/name`, cut to 120 bytes: a GpuJob's fits, and a cut name would be taken for one that is gone.
     pub job: String,
+    /// Uid of its cluster's namespace `kube-system`: only that cluster's operator can look whether it is gone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
 }
 
 impl Receipt {
@@ -253,7 +256,8 @@ impl Receipt {
             fixed.summary_omitted = Some(true);
         }
         if let Some(holder) = &mut fixed.holder {
-            cut(&mut holder.job, 100);
+            cut(&mut holder.job, 120);
+            cut(&mut holder.cluster, 36);
         }
         cut(&mut fixed.reason, 64);
         cut(&mut fixed.message, MESSAGE_LIMIT);
@@ -316,7 +320,7 @@ mod tests {
             r.files = u64::MAX;
             r.bytes = u64::MAX;
             r.seconds = 123456.789;
-            r.holder = Some(Holder { uid: "u".repeat(36), job: "n".repeat(400) });
+            r.holder = Some(Holder { uid: "u".repeat(36), job: "n".repeat(400), cluster: "c".repeat(400) });
             r.summary = Some(serde_json::json!({ "text": "y".repeat(5000) }));
             let text = r.encode(1);
             assert!(text.len() <= FIXED_LIMIT, "{} bytes for {filler:?}", text.len());

@@ -1,8 +1,9 @@
 //! The world of one GpuJob: everything that [`plan`](super::plan) may look at, gathered from caches, sorted and complete.
 
-use super::facts::{NodeFact, PodFact, Role};
+use super::facts::{End, NodeFact, PodFact, Role};
 use crate::watch::Stores;
 use gpujob_crds::{GpuJob, GpuJobStatus, GpuNode, conditions, job_status::Attempt, names};
+use gpujob_transfer::receipt::{Holder, Receipt, reason};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
@@ -17,6 +18,8 @@ pub struct JobWorld {
     pub nodes: Vec<NodeFact>,
     /// Its pods of every role, by UID label. Sorted by attempt, role, name.
     pub pods: Vec<PodFact>,
+    /// UIDs of jobs that a live read has just shown to be gone: see [`JobWorld::suspect`].
+    pub gone: Vec<String>,
     /// GpuJob is being drained: a job that holds nothing keeps no finalizer, for nobody may be there to take it away.
     pub draining: bool,
 }
@@ -61,7 +64,7 @@ impl JobWorld {
             .filter_map(|p| PodFact::of(p))
             .collect();
         pods.sort_by(|a, b| (a.attempt, a.role, &a.name).cmp(&(b.attempt, b.role, &b.name)));
-        Self { job, nodes, pods, draining: false }
+        Self { job, nodes, pods, gone: vec![], draining: false }
     }
 
     /// The job's UID.
@@ -107,6 +110,29 @@ impl JobWorld {
         open.pod_uid.as_ref()?;
         let there = self.pod(open.number, Role::Attempt).is_some();
         (!there).then(|| names::pod(&self.job.name_any(), self.uid(), open.index, open.number, "attempt"))
+    }
+
+    /// The job that keeps this one from its destination, if it is of this cluster: it may be gone, having held the claim to its end.
+    /// A live read tells, see `act::confirm`; about another cluster's jobs no read of ours tells anything.
+    #[must_use]
+    pub fn suspect(&self, cluster: &str) -> Option<Holder> {
+        let last = self.job.status.as_ref()?.attempts.last()?;
+        let ends = self.pods.iter().filter(|p| p.attempt == last.number).filter_map(|p| match p.role {
+            Role::Attempt => p.fetch.as_ref()?.ended.as_ref(),
+            Role::Check | Role::Resolve => p.end(),
+            Role::Commit | Role::Discard | Role::Release => None,
+        });
+        let mut holders = ends.filter_map(End::receipt).filter(|r| r.reason == reason::DESTINATION_IN_USE).filter_map(|r| r.holder);
+        let on_record = |uid: &String| self.job.status.iter().flat_map(|s| &s.abandoned).any(|known| known == uid);
+        holders.find(|h| !cluster.is_empty() && h.cluster == cluster && h.uid != self.uid() && !on_record(&h.uid))
+    }
+
+    /// Whether this answer says that the destination is held by a job which is gone; its UID then.
+    #[must_use]
+    pub fn abandoned_by(&self, receipt: &Receipt) -> Option<String> {
+        let holder = receipt.holder.as_ref().filter(|_| receipt.reason == reason::DESTINATION_IN_USE)?;
+        let on_record = self.job.status.iter().flat_map(|s| &s.abandoned).any(|uid| *uid == holder.uid);
+        (on_record || self.gone.contains(&holder.uid)).then(|| holder.uid.clone())
     }
 
     /// The open attempt's GpuNode, when it is on record and the cache does not show it.

@@ -1,9 +1,12 @@
 //! What people do to objects behind the operator's back.
 
 use super::catalog::{ONE, SPOT, base, minutes, running, seconds, succeeds};
-use super::objects::{job_without_results, namespace, pool};
-use super::{Act, Expect, JobExpect, Scenario, Step};
+use super::objects::{destination, job, job_without_results, namespace, pool};
+use super::{Act, End, Expect, JobExpect, Scenario, Step};
 use crate::world::Program;
+use gpujob_transfer::receipt::Ended;
+use serde_json::json;
+use std::time::Duration;
 
 /// The reservation of the first job is nobody's: the second has its name and not its UID.
 pub(super) fn replaced() -> Scenario {
@@ -19,4 +22,40 @@ pub(super) fn replaced() -> Scenario {
         horizon: minutes(30),
         ..base("replaced", "a running job is deleted by force and applied again at once, under the same name")
     }
+}
+
+/// The first job is deleted by force while it runs, and the second, which has the same destination, is let go so long after that.
+fn taken_over(name: &'static str, about: &'static str, later: Duration) -> Scenario {
+    let mut second = job("second", &[Program::ok(60)]);
+    second["spec"]["results"]["to"] = json!(destination("first"));
+    second["spec"]["suspend"] = json!(true);
+    let first = JobExpect { name: "first", end: End::Gone, attempts: 0..=9, failures: 0, delivered: Some(Ended::Succeeded) };
+    Scenario {
+        objects: vec![namespace(), pool(ONE, SPOT), job("first", &[Program::ok(600)]), second],
+        steps: vec![
+            Step { when: running("first", seconds(20)), act: Act::Forget("first") },
+            Step { when: running("first", seconds(20) + later), act: Act::Suspend("second", false) },
+        ],
+        expect: Expect {
+            // What lies at the destination is the second one's: its success is checked against that.
+            jobs: vec![first, JobExpect { delivered: None, ..succeeds("second", 1..=2) }],
+            instances_at_end: 0,
+            launches: 1..=2,
+            pool: true,
+        },
+        horizon: minutes(40),
+        ..base(name, about)
+    }
+}
+
+/// A node is free, so the claim itself is what is refused.
+pub(super) fn abandoned() -> Scenario {
+    let about = "a job is deleted by force and leaves its destination claimed: the next job's second attempt takes the claim over";
+    taken_over("abandoned", about, seconds(20))
+}
+
+/// A node has to be bought, and what looks at the destination meanwhile finds it claimed.
+pub(super) fn abandoned_long_ago() -> Scenario {
+    let about = "the same with a job that comes later: it is known before the first attempt, which takes the claim over";
+    taken_over("abandoned-long-ago", about, minutes(8))
 }

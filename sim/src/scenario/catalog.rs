@@ -1,6 +1,7 @@
 //! All scenarios. The first ten are the ones that are run with a crash after every single write.
 
-use super::by_hand::replaced;
+use super::by_hand::{abandoned, abandoned_long_ago, replaced};
+use super::late::{late, late_committing, late_sealing};
 use super::objects::{job, job_without_results, namespace, pool};
 use super::{Act, End, Expect, JobExpect, Scenario, Step, When};
 use crate::cloud::{FakeCloud, Places};
@@ -84,7 +85,11 @@ pub fn all() -> Vec<Scenario> {
         doomed(),
         checkpoints(),
         late(),
+        late_committing(),
+        late_sealing(),
         replaced(),
+        abandoned(),
+        abandoned_long_ago(),
     ]
 }
 
@@ -320,21 +325,6 @@ fn checkpoints() -> Scenario {
         expect: Expect { jobs: vec![succeeds("train", 2..=2)], instances_at_end: 0, launches: 2..=2, pool: true },
         horizon: minutes(40),
         ..base("checkpoints", "the cloud takes the instance back: the second attempt goes on where the first was told to end")
-    }
-}
-
-fn late() -> Scenario {
-    let mut train = job("train", &[Program::ok(60)]);
-    train["spec"]["deliveryDeadlineSeconds"] = json!(10);
-    let end = JobExpect { name: "train", end: End::Failed("DeliveryDeadlineExceeded"), attempts: 1..=1, failures: 0, delivered: None };
-    Scenario {
-        objects: vec![namespace(), pool(ONE, SPOT), train],
-        script: Script { stage: minutes(5), ..Script::default() },
-        expect: Expect { jobs: vec![end], instances_at_end: 0, launches: 1..=1, pool: true },
-        ..base(
-            "late",
-            "the results are not staged within deliveryDeadlineSeconds: the job fails once the store says that nothing will be published",
-        )
     }
 }
 

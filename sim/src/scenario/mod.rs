@@ -4,6 +4,7 @@
 mod by_hand;
 pub mod catalog;
 mod expect;
+mod late;
 pub mod objects;
 mod steps;
 

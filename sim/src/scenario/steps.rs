@@ -34,6 +34,8 @@ pub enum Act {
     Interrupt(&'static str, Duration),
     /// The job is deleted.
     DeleteJob(&'static str),
+    /// The job is deleted, and its finalizers are taken away by force: nobody gives back what it held.
+    Forget(&'static str),
     /// The job is deleted, its finalizers are taken away by force, and the same is applied again.
     Replace(&'static str),
     /// The pool is deleted.
@@ -107,6 +109,11 @@ impl Stage {
                 }
             }
             Act::DeleteJob(job) => self.delete("GpuJob", Some(NAMESPACE), job).await,
+            Act::Forget(job) => {
+                if let Err(error) = self.forget(job).await {
+                    tracing::warn!(job, %error, "scenario: forget");
+                }
+            }
             Act::Replace(job) => {
                 if let Err(error) = self.replace(job).await {
                     tracing::warn!(job, %error, "scenario: replace");
@@ -142,7 +149,7 @@ impl Stage {
         }
     }
 
-    async fn replace(&self, job: &str) -> kube::Result<()> {
+    async fn forget(&self, job: &str) -> kube::Result<GpuJob> {
         let api: Api<GpuJob> = Api::namespaced(self.client.clone(), NAMESPACE);
         let old = api.get(job).await?;
         api.delete(job, &DeleteParams::default()).await?;
@@ -150,6 +157,12 @@ impl Stage {
             let bare = json!({"metadata": {"finalizers": null}});
             api.patch(job, &PatchParams::default(), &Patch::Merge(&bare)).await?;
         }
+        Ok(old)
+    }
+
+    async fn replace(&self, job: &str) -> kube::Result<()> {
+        let api: Api<GpuJob> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let old = self.forget(job).await?;
         api.create(&PostParams::default(), &GpuJob::new(job, old.spec)).await?;
         Ok(())
     }

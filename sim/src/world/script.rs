@@ -78,6 +78,8 @@ pub struct Script {
     pub fetch: Duration,
     /// How long staging results takes.
     pub stage: Duration,
+    /// How long a commit pod gets nowhere once it has passed the point of no return, before it copies anything.
+    pub publish: Duration,
     /// How long the pod's phase lags behind its containers' states. Measured in the lab: 2 to 3 s.
     pub phase_lag: Duration,
     /// One request to the object store.
@@ -113,6 +115,7 @@ impl Default for Script {
             check: Duration::from_secs(1),
             fetch: Duration::from_secs(2),
             stage: Duration::from_secs(3),
+            publish: Duration::ZERO,
             phase_lag: Duration::from_secs(2),
             store_latency: Duration::from_millis(20),
             node_grace: Duration::from_secs(40),

@@ -113,7 +113,8 @@ impl Epoch {
 
     /// Who holds the destination, for a refusal's receipt.
     pub fn holder(&self) -> Holder {
-        Holder { uid: self.job.uid.clone(), job: format!("{}/{}", self.job.namespace, self.job.name) }
+        let job = format!("{}/{}", self.job.namespace, self.job.name);
+        Holder { uid: self.job.uid.clone(), job, cluster: self.job.cluster.clone() }
     }
 
     /// The next write of this epoch by `nonce`.

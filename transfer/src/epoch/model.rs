@@ -10,6 +10,10 @@ use crate::spec::OnExisting;
 use stateright::{Checker, Model, Property};
 use std::collections::BTreeSet;
 
+#[path = "model_packed.rs"]
+mod packed;
+use packed::{Files, Put};
+
 /// Who staged a file: `a1` and `a2` are attempts of job a, `b1` is one of job b.
 type Owner = &'static str;
 
@@ -33,6 +37,8 @@ enum At {
     Resolve,
     /// Whoever rolls this owner forward.
     Copy(Owner),
+    /// The same with a file of a pack, see [`packed`].
+    Packed(Owner, Put),
     Finish(Owner),
     Sweep(Owner),
     Done,
@@ -58,6 +64,8 @@ struct World {
     processes: Vec<Process>,
     /// Copies that were sent and have not arrived.
     late: BTreeSet<Owner>,
+    /// The same of writes of packed files: whose bytes, and what must lie there.
+    late_puts: BTreeSet<(Owner, Option<Owner>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,12 +76,15 @@ enum Act {
     Lose(usize),
     /// A late copy.
     Arrive(Owner),
+    /// A late write of a packed file.
+    ArrivePut(Owner, Option<Owner>),
 }
 
 struct Race {
     processes: Vec<(Owner, At)>,
     /// Whether a claim over another job's results removes what that job left staged.
     sweeps_others: bool,
+    files: Files,
 }
 
 const POLICY: Policy<'static> = Policy { on_existing: OnExisting::Overwrite, abandoned: &[], occupied: true };
@@ -159,6 +170,7 @@ impl Model for Race {
             wins: vec![],
             processes: self.processes.iter().map(process).collect(),
             late: BTreeSet::new(),
+            late_puts: BTreeSet::new(),
         }]
     }
 
@@ -167,6 +179,7 @@ impl Model for Race {
             actions.extend([Act::Step(index), Act::Lose(index)]);
         }
         actions.extend(world.late.iter().copied().map(Act::Arrive));
+        actions.extend(world.late_puts.iter().map(|(owner, seen)| Act::ArrivePut(*owner, *seen)));
     }
 
     fn next_state(&self, last: &World, action: Act) -> Option<World> {
@@ -179,10 +192,16 @@ impl Model for Race {
                 }
                 world.file = Some(owner);
             }
+            Act::ArrivePut(owner, seen) => {
+                world.late_puts.remove(&(owner, seen));
+                world.arrive(owner, seen, self);
+            }
             Act::Step(index) | Act::Lose(index) => {
                 let lose = matches!(action, Act::Lose(_));
                 let owner = world.processes[index].owner;
                 match world.processes[index].at {
+                    At::Copy(of) if self.files != Files::Copied => world.read(index, of, lose)?,
+                    At::Packed(of, put) => world.packed(index, of, put, lose, self)?,
                     At::Copy(of) if lose => {
                         // Sent again after a lost answer, with the first one still under way.
                         if !world.late.insert(of) {
@@ -238,7 +257,7 @@ fn two_attempts_and_their_zombies() {
     let attempt = |owner| [(owner, At::Claim), (owner, At::Begin)];
     let mut processes: Vec<(Owner, At)> = [attempt("a1"), attempt("a2")].concat();
     processes.push(("a1", At::Resolve));
-    let found = explore(Race { processes, sweeps_others: true });
+    let found = explore(Race { processes, sweeps_others: true, files: Files::Copied });
     println!("{} states", found.unique_state_count());
     found.assert_properties();
 }
@@ -246,10 +265,10 @@ fn two_attempts_and_their_zombies() {
 #[test]
 fn a_later_job_overwrites_while_a_zombie_still_copies() {
     let processes = vec![("a1", At::Claim), ("a1", At::Begin), ("a1", At::Begin), ("b1", At::Claim), ("b1", At::Begin)];
-    let found = explore(Race { processes: processes.clone(), sweeps_others: true });
+    let found = explore(Race { processes: processes.clone(), sweeps_others: true, files: Files::Copied });
     println!("{} states", found.unique_state_count());
     found.assert_properties();
     // The model can fail: without the sweep, a commit pod that slept copies what a dead one had left staged over the later job's file.
-    let found = explore(Race { processes, sweeps_others: false });
+    let found = explore(Race { processes, sweeps_others: false, files: Files::Copied });
     assert!(found.discovery("the file is the winner's, but while a commit is under way").is_some());
 }

@@ -15,10 +15,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Whether a person can take the cause away while the sidecar waits: keys, permissions, a bucket, a quota. What may pass by itself is
 /// repeated elsewhere, within its class; what lies in the files or the spec cannot be changed any more.
 fn mendable(fault: &Fault) -> bool {
-    const MENDABLE: [&str; 6] = [
+    const MENDABLE: [&str; 7] = [
         reason::INVALID_CREDENTIALS,
         reason::ACCESS_DENIED,
         reason::BUCKET_NOT_FOUND,
+        // A certificate that has run out is renewed at the store.
+        reason::STORE_UNTRUSTED,
         "WrongRegion",
         // A quota that is used up, a key that encrypts and was disabled: stores have many words for it.
         "StoreRefused",

@@ -165,7 +165,9 @@ impl Class {
             Class::SlowDown | Class::Unavailable => "the store is busy or failing: try again later",
             Class::Unreachable => "check AWS_ENDPOINT_URL_S3, DNS and the network from the cluster",
             Class::NoSuchHost => "correct the host's name in AWS_ENDPOINT_URL_S3 or the URL",
-            Class::Untrusted => "give its CA in AWS_CA_BUNDLE, or correct https:// or the host's name in the URL",
+            Class::Untrusted => {
+                "put its CA as PEM text into the Secret as AWS_CA_BUNDLE, or correct https:// or the host's name in the URL"
+            }
             Class::BadDigest => "bytes were damaged on the way, or the file was being written: try again",
             Class::NotImplemented => "use a store that supports this request",
             Class::NotHonoured => "leave integrity out, so that the strongest kind that the store checks is used",

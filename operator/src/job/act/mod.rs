@@ -10,6 +10,7 @@ use super::plan::{self, Action, Plan};
 use super::pod::{Image, PodError};
 use crate::context::{ApiError, Ctx, within};
 use gpujob_crds::{GpuJob, GpuNode};
+use gpujob_transfer::receipt::Holder;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
@@ -90,9 +91,32 @@ pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Dura
     Ok(plan.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO).max(Duration::from_millis(10))))
 }
 
-/// Reads from the API server what the open attempt has on record and the caches do not show: a fresh leader's caches may be
-/// older than the status, and a pod or node taken for vanished would have the attempt run again.
+/// Reads from the API server what no cache may decide: whether what the open attempt has on record and the caches do not show is
+/// gone (a fresh leader's caches may be older than the status, and a pod or node taken for vanished would have the attempt run
+/// again), and whether the job that holds this one's destination is.
 async fn confirm(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
+    missing(ctx, world).await?;
+    if let Some(holder) = world.suspect(&ctx.settings.cluster)
+        && gone(ctx, &holder).await?
+    {
+        tracing::info!(job = %world.job.name_any(), holder = holder.job, uid = holder.uid, "its destination is held by a job that is gone");
+        world.gone.push(holder.uid);
+    }
+    Ok(())
+}
+
+/// Whether a job of this cluster is no more. Its UID counts: the same name may be another job's by now. A name is an object's for life,
+/// so nothing else has to be read.
+async fn gone(ctx: &Ctx, holder: &Holder) -> Result<bool, Error> {
+    let Some((namespace, name)) = holder.job.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty()) else {
+        return Ok(false);
+    };
+    let api: Api<GpuJob> = Api::namespaced(ctx.client.clone(), namespace);
+    let live = within(api.get_opt(name)).await.map_err(during("reading the job that holds the destination"))?;
+    Ok(live.and_then(|job| job.uid()).as_ref() != Some(&holder.uid))
+}
+
+async fn missing(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
     let (node, pod) = (world.missing_node(), world.missing_pod());
     if node.is_none() && pod.is_none() {
         return Ok(());

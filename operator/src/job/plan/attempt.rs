@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::outcome::{Exit, Seen, look};
-use super::{Action, delivery, ending, preflight};
+use super::{Action, abandoned, delivery, ending, preflight};
 use crate::job::facts::{PodFact, Role};
 use crate::job::next::NOTICED;
 use gpujob_crds::job_status::{Attempt, Outcome};
@@ -118,6 +118,8 @@ fn with_pod(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact) {
     match seen {
         Seen::Exited(exit) => record_exit(d, pod, exit, now),
         Seen::AlreadyCommitted(receipt) => ending::committed(d, &receipt),
+        Seen::Refused(r) if abandoned::instead_of_failure(d, &r) => {}
+        Seen::Refused(r) => ending::fail(d, &r.reason, &r.message),
         Seen::Permanent { reason, message } => ending::fail(d, &reason, &message),
         // We deleted it ourselves, and wait for the program to end.
         Seen::Interrupted { reason, .. } if over_time && reason == "PodDeleted" => stop(d, pod),

@@ -65,7 +65,10 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
     let sealed_at = staged.filter(|_| sealed).map(|c| c.ended.as_ref().and_then(|e| e.at).unwrap_or(exit));
     let limit = d.world.job.spec.delivery_deadline() + if sealed { SEALED_BONUS } else { 0 };
     // From here on what the commit says is no answer: it was told to give up, or has passed the point of no return.
-    if d.due(exit, limit) {
+    // And once the question is asked it is that answer which counts, though a late seal would have earned a longer limit: the claim may
+    // be given up by now, and what is lost by our own word must not run again.
+    let asked = d.world.pod(a.number, Role::Release).is_some();
+    if asked || d.due(exit, limit) {
         return release::instead_of_delivery(d, a, later(exit, limit));
     }
     if let Some(end) = staged.and_then(|c| c.ended.as_ref()).filter(|_| !sealed) {
@@ -109,8 +112,15 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
 /// Whether what failed is worth waiting for, because a person can mend it and nothing is lost yet. Unsealed results are on the node with
 /// a sidecar that tries again and says itself when `keepOnFailure` is over; sealed ones are staged, and kept for as long from then on.
 fn kept(d: &mut Draft<'_>, a: &Attempt, sealed: Option<Timestamp>, exit: Timestamp, r: &Receipt) -> bool {
-    const MENDABLE: [&str; 6] =
-        [reason::INVALID_CREDENTIALS, reason::ACCESS_DENIED, reason::BUCKET_NOT_FOUND, "WrongRegion", "StoreRefused", "ObjectNotFound"];
+    const MENDABLE: [&str; 7] = [
+        reason::INVALID_CREDENTIALS,
+        reason::ACCESS_DENIED,
+        reason::BUCKET_NOT_FOUND,
+        reason::STORE_UNTRUSTED,
+        "WrongRegion",
+        "StoreRefused",
+        "ObjectNotFound",
+    ];
     let (keep, said) = (d.world.job.spec.keep_on_failure(), sentence(&r.message));
     if !MENDABLE.contains(&r.reason.as_str()) || sealed.is_some_and(|at| d.due(at, keep)) {
         return false;

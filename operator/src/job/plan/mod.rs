@@ -4,6 +4,7 @@
 //! planned once the *observed* status has it. So any prefix of `actions` is safe to have happened, and a crash between two
 //! of them is mended by planning again.
 
+mod abandoned;
 mod attempt;
 mod cleanup;
 mod conditions;

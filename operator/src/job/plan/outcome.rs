@@ -3,7 +3,7 @@
 
 use crate::job::facts::{Container, End, NodeFact, PodFact};
 use crate::job::next::NOTICED;
-use gpujob_transfer::receipt::{EXIT_ALREADY_COMMITTED, EXIT_PERMANENT, Outcome, Receipt};
+use gpujob_transfer::receipt::{EXIT_ALREADY_COMMITTED, EXIT_PERMANENT, Outcome, Receipt, reason};
 use jiff::Timestamp;
 
 /// What became of the program.
@@ -21,6 +21,8 @@ pub(super) enum Seen {
     AlreadyCommitted(Receipt),
     /// It can never run like this.
     Permanent { reason: String, message: String },
+    /// The destination is another job's, says `fetch`.
+    Refused(Receipt),
     /// It was taken away, or could not be started this time.
     Interrupted { reason: String, message: String },
 }
@@ -148,6 +150,9 @@ fn fetched(c: &Container, disrupted: bool) -> Option<Seen> {
     // Revoked: an attempt of a higher number holds the claim, so this one is a zombie and no failure of the job.
     let revoked = receipt.as_ref().is_some_and(|r| r.outcome == Outcome::Revoked);
     let permanent = receipt.as_ref().map_or(end.code == EXIT_PERMANENT, |r| !r.retryable) && !revoked;
+    if let Some(r) = receipt.filter(|r| permanent && r.reason == reason::DESTINATION_IN_USE) {
+        return Some(Seen::Refused(r));
+    }
     if permanent {
         return Some(Seen::Permanent { reason, message });
     }

@@ -5,7 +5,7 @@
 
 use super::draft::Draft;
 use super::outcome::{is_committed, sentence};
-use super::{Action, ending};
+use super::{Action, abandoned, ending};
 use crate::job::facts::{PodFact, Role};
 use crate::job::pod::storage::Task;
 use gpujob_crds::GpuJobStatus;
@@ -53,6 +53,12 @@ fn answered(d: &mut Draft<'_>, r: &Receipt) {
         return ending::committed(d, r);
     }
     match r.outcome {
+        Answer::Failed if abandoned::noted(d, r).is_some() => {
+            let holder = r.holder.as_ref().map_or("", |h| h.job.as_str());
+            let words =
+                format!("The destination is held by job {holder}, which is gone: the attempt takes it over, and looks at the rest.");
+            say(d, Status::Unknown, NOT_CHECKED, &words);
+        }
         Answer::Failed if !r.retryable => {
             say(d, Status::False, &r.reason, &r.message);
             ending::fail(d, &r.reason, &format!("{} Nothing was run.", sentence(&r.message)));

@@ -3,7 +3,7 @@
 use super::delivery::{AGAIN, retry};
 use super::draft::{Draft, later};
 use super::outcome::is_committed;
-use super::{Action, attempt, ending};
+use super::{Action, abandoned, attempt, ending};
 use crate::job::next::{UNRESOLVED, not_before, unsettled};
 use crate::job::observe::{last_ended, open};
 use crate::job::pod::storage::Task;
@@ -81,6 +81,10 @@ fn ask(d: &mut Draft<'_>) {
         }
         // Another attempt of this job is ahead: the next one's fetch finds out, and no job ends by a question.
         if receipt.outcome == Answer::Revoked {
+            return answered(d, UNRESOLVED);
+        }
+        // Nor by one that a job has answered which is gone: the next one's fetch takes its claim.
+        if abandoned::noted(d, &receipt).is_some() {
             return answered(d, UNRESOLVED);
         }
         if !receipt.retryable {

@@ -28,7 +28,7 @@ pub fn ask(job: &GpuJob, target: &Target, image: &Image) -> TransferSpec {
         results: job.spec.results.as_ref().map(|r| results(r, job.spec.keep_on_failure())),
         checkpoints: checkpoints(job),
         integrity: job.spec.storage.as_ref().and_then(|s| s.integrity).map(integrity),
-        abandoned: vec![],
+        abandoned: job.status.as_ref().map(|s| s.abandoned.clone()).unwrap_or_default(),
     }
 }
 

@@ -5,6 +5,7 @@ use super::{Image, Target};
 use gpujob_crds::{GpuJob, names};
 use gpujob_transfer::credentials::aws::FOLDER_ENV;
 use gpujob_transfer::spec;
+use gpujob_transfer::store::s3::connection::CA_ENV;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource,
     HostPathVolumeSource, ObjectFieldSelector, ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource,
@@ -26,9 +27,9 @@ pub const NO_TOKEN: &str = "gpujob-no-token";
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Volume of the job's Secret.
 const CREDENTIALS: &str = "gpujob-credentials";
-/// Keys of the Secret that say where the store is. The others are secrets, and read from files: a Secret that is changed while the
-/// program runs is heeded, which an environment variable never is.
-const PLACES: [&str; 2] = ["AWS_REGION", "AWS_ENDPOINT_URL_S3"];
+/// Keys of the Secret that say where the store is and whom to trust there: the last is a certificate authority, as PEM text. The others
+/// are secrets, and read from files: a Secret that is changed while the program runs is heeded, which an environment variable never is.
+const PLACES: [&str; 3] = ["AWS_REGION", "AWS_ENDPOINT_URL_S3", CA_ENV];
 /// Google's name for a file with a service account's key. In the Secret it is a key whose value is that file.
 const GOOGLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 

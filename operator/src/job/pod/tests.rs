@@ -121,6 +121,8 @@ fn the_transfer_containers_are_told_what_to_do_and_may_do_little_else() {
     assert_eq!(env(stage, "GPUJOB_CONTAINERS")["value"], "5");
     let place = env(stage, "AWS_ENDPOINT_URL_S3");
     assert_eq!(place["valueFrom"]["secretKeyRef"], json!({"name": "s3", "key": "AWS_ENDPOINT_URL_S3", "optional": true}));
+    let authority = env(stage, "AWS_CA_BUNDLE");
+    assert_eq!(authority["valueFrom"]["secretKeyRef"], json!({"name": "s3", "key": "AWS_CA_BUNDLE", "optional": true}));
     assert!(env(stage, "AWS_SECRET_ACCESS_KEY").is_null(), "an environment never changes; the file does with its Secret");
     assert_eq!(env(stage, "GPUJOB_CREDENTIALS_DIR")["value"], "/gpujob/credentials");
     assert!(mounts(stage).contains(&("gpujob-credentials", "/gpujob/credentials")));

@@ -90,6 +90,7 @@ impl Work {
                 spec,
                 pod_uid: env(POD_UID_ENV).and_then(|e| e.value.clone()).unwrap_or_else(|| own.clone()),
                 nonce: format!("{own}-{}", container.name),
+                publish: world.script.publish,
                 store: world.store.clone(),
             }),
             task,

@@ -20,6 +20,8 @@ pub(in crate::world) struct Process {
     pub(in crate::world) pod_uid: String,
     /// A name that no other process has.
     pub(in crate::world) nonce: String,
+    /// How long a commit sleeps between the point of no return and the first copy.
+    pub(in crate::world) publish: Duration,
     pub(in crate::world) store: Store,
 }
 
@@ -146,6 +148,7 @@ impl Process {
                 Changed::Decided(other) => return internal(Role::Commit, &other),
             };
             if let Some(epoch) = epoch {
+                tokio::time::sleep(self.publish).await;
                 return match to.forward(&epoch).await {
                     Rolled::Committed(receipt) => *receipt,
                     Rolled::Lost(why) => failed(Role::Commit, reason::STAGED_FILE_LOST, why, true),

@@ -26,7 +26,7 @@ fn process(store: &Store, job: &str, attempt: u32, nonce: &str) -> Process {
         integrity: None,
         abandoned: vec![],
     };
-    Process { spec, pod_uid: format!("pod-{attempt}"), nonce: nonce.into(), store: store.clone() }
+    Process { spec, pod_uid: format!("pod-{attempt}"), nonce: nonce.into(), publish: Duration::ZERO, store: store.clone() }
 }
 
 fn files(attempt: u32) -> BTreeMap<String, Vec<u8>> {

@@ -140,6 +140,19 @@ fn a_late_delivery_that_was_past_the_point_of_no_return_succeeds() {
 }
 
 #[test]
+fn a_seal_that_comes_after_the_question_changes_nothing() {
+    let mut c = late();
+    c.answer(Role::Attempt, 1, STAGE, &plain(Mover::Stage, Answer::Sealed));
+    c.stored(Role::Commit, 1, &Receipt { outcome: Answer::Revoked, ..failed(Mover::Commit, reason::REVOKED, false) });
+    c.settle();
+    assert_eq!(c.condition(types::SUCCEEDED), "Unknown Delivering", "revoked by our own word: not run again");
+    c.stored(Role::Release, 1, &plain(Mover::Discard, Answer::Discarded));
+    c.settle();
+    assert_eq!(c.condition(types::SUCCEEDED), "False DeliveryDeadlineExceeded");
+    assert_eq!((c.status().interruptions, c.attempt(1).storage.as_deref()), (None, Some("Released")));
+}
+
+#[test]
 fn a_late_delivery_ends_some_time_though_the_store_says_nothing() {
     let mut c = late();
     c.stored(Role::Release, 1, &failed(Mover::Discard, reason::STORE_UNREACHABLE, true));

@@ -27,6 +27,8 @@ pub(super) struct Cluster {
     pub(super) actions: Vec<Action>,
     pub(super) gone: bool,
     pub(super) draining: bool,
+    /// What `act::confirm` has seen of other jobs.
+    pub(super) absent: Vec<String>,
     made: usize,
 }
 
@@ -55,7 +57,7 @@ impl Cluster {
     pub(super) fn new(change: impl FnOnce(&mut GpuJobSpec)) -> Self {
         let mut job = job();
         change(&mut job.spec);
-        Self { job, nodes: vec![], pods: vec![], now: at(0), actions: vec![], gone: false, draining: false, made: 0 }
+        Self { job, nodes: vec![], pods: vec![], now: at(0), actions: vec![], gone: false, draining: false, absent: vec![], made: 0 }
     }
 
     /// Up to a program that runs as attempt 1 on node `gn-1`.
@@ -91,7 +93,7 @@ impl Cluster {
         let arc = |n: &GpuNode| Arc::new(n.clone());
         let nodes: Vec<_> = self.nodes.iter().map(arc).collect();
         let pods: Vec<_> = self.pods.iter().map(|p| Arc::new(p.clone())).collect();
-        JobWorld { draining: self.draining, ..JobWorld::new(Arc::new(self.job.clone()), &nodes, &pods) }
+        JobWorld { draining: self.draining, gone: self.absent.clone(), ..JobWorld::new(Arc::new(self.job.clone()), &nodes, &pods) }
     }
 
     /// One pass: the plan and its effects. Returns whether it wrote anything.
