@@ -14,6 +14,7 @@ use crate::plan::{FileSum, Item, PART, Skipped, Staged, Strong, part_size};
 use crate::progress::{Meter, say, size};
 use crate::receipt::reason;
 use crate::stamp::Stamp;
+use crate::store::{Class, Stretch};
 
 use super::destination::Destination;
 use super::ledger::{Entry, Ledger};
@@ -22,7 +23,7 @@ use super::sweep::Journal;
 use super::walk::{Found, unreadable};
 use super::{Fault, pack};
 
-/// How many packs, files or parts at a time, a buffer each.
+/// How many packs, files or parts at a time: a worker that is killed sends at most so many parts again.
 pub(super) const THREADS: usize = 4;
 /// How long a file that changes while it is read is waited for, each time.
 const PATIENCE: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
@@ -177,11 +178,21 @@ impl Stager<'_> {
     }
 
     fn medium(&self, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
-        let Some(bytes) = whole(found, file, about)? else { return Ok(Once::Changed) };
+        let read = Stretch::read(file, 0, about.len()).map_err(|e| unreadable(&found.path, &e))?;
+        let Some(stretch) = read.filter(|_| same(found, about)) else { return Ok(Once::Changed) };
         let key = format!("{}o/{:08}", self.base, serial());
-        self.to.store.put(&self.to.key(&key), &bytes)?;
+        match self.to.store.put_stretch(&self.to.key(&key), &stretch) {
+            Err(e) if e.class == Class::BadDigest && !same(found, about) => return Ok(Once::Changed),
+            other => other?,
+        };
         self.meter.add(0, about.len());
-        Ok(Once::Staged(Item { file: sum(found, &bytes), staged: Staged::Object { key } }))
+        let file = FileSum {
+            path: found.name.clone(),
+            size: about.len(),
+            crc64nvme: crc64nvme_text(stretch.crc64nvme),
+            strong: Strong::Whole(hex(&stretch.sha256)),
+        };
+        Ok(Once::Staged(Item { file, staged: Staged::Object { key } }))
     }
 
     /// Stages small files with one request.
@@ -255,14 +266,14 @@ impl Stager<'_> {
             if let Some(part) = upload.part(number) {
                 return Ok(Some((part.etag.clone(), part.crc64nvme, part.sha256, part.length)));
             }
-            let bytes = piece(file, offset, length as usize).map_err(|e| unreadable(&found.path, &e))?;
             // Shorter than it was: cut off meanwhile.
-            if bytes.len() as u64 != length {
-                return Ok(None);
-            }
-            let etag = store.upload_part(&key, &upload_id, number, &bytes)?;
+            let Some(stretch) = Stretch::read(file, offset, length).map_err(|e| unreadable(&found.path, &e))? else { return Ok(None) };
+            let etag = match store.upload_stretch(&key, &upload_id, number, &stretch) {
+                Err(e) if e.class == Class::BadDigest && !same(found, about) => return Ok(None),
+                other => other?,
+            };
             self.meter.add(0, length);
-            let part = Part { number, etag, crc64nvme: crc64nvme(&bytes), sha256: sha256(&bytes), length };
+            let part = Part { number, etag, crc64nvme: stretch.crc64nvme, sha256: stretch.sha256, length };
             upload.write(&part);
             Ok(Some((part.etag, part.crc64nvme, part.sha256, length)))
         })?;

@@ -13,7 +13,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use super::endpoint::Endpoint;
 use super::framing::{self, Head};
 use super::pages::Pages;
-use crate::store::reach;
+use crate::checksum::{hex, sha256_hex};
+use crate::store::{Stretch, reach};
 
 /// How long connecting to one address may take.
 const CONNECT: Duration = Duration::from_secs(4);
@@ -30,6 +31,33 @@ impl Read for Io {
         match self {
             Io::Plain(stream) => stream.read(buffer),
             Io::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+pub enum Payload<'a> {
+    /// From memory.
+    Bytes(&'a [u8]),
+    /// From a file.
+    Stretch(&'a Stretch<'a>),
+}
+
+impl Payload<'_> {
+    /// Bytes.
+    pub fn length(&self) -> u64 {
+        match self {
+            Payload::Bytes(bytes) => bytes.len() as u64,
+            Payload::Stretch(stretch) => stretch.length,
+        }
+    }
+
+    /// SHA-256, in hex.
+    pub fn sha256_hex(&self) -> String {
+        match self {
+            Payload::Bytes(bytes) => sha256_hex(bytes),
+            Payload::Stretch(stretch) => hex(&stretch.sha256),
         }
     }
 }
@@ -88,7 +116,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is of no use afterwards.
-    pub fn ask(&mut self, head: &str, body: &[u8]) -> io::Result<Head> {
+    pub fn ask(&mut self, head: &str, body: Payload<'_>) -> io::Result<Head> {
         let sent = self.send(head.as_bytes(), body);
         match (framing::head(&mut self.reader), sent) {
             (Ok(answer), Ok(())) => Ok(answer),
@@ -98,7 +126,19 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+    fn send(&mut self, head: &[u8], body: Payload<'_>) -> io::Result<()> {
+        let body = match (body, self.reader.get_mut()) {
+            (Payload::Bytes(body), _) => body,
+            (Payload::Stretch(stretch), Io::Plain(stream)) => {
+                stream.write_all(head)?;
+                return stretch.send_plain(stream);
+            }
+            (Payload::Stretch(stretch), Io::Tls(stream)) => {
+                stream.write_all(head)?;
+                stretch.send(stream)?;
+                return stream.flush();
+            }
+        };
         let writer: &mut dyn Write = match self.reader.get_mut() {
             Io::Plain(stream) => stream,
             Io::Tls(stream) => stream,
