@@ -20,10 +20,12 @@ use crate::store::{Stretch, reach};
 const CONNECT: Duration = Duration::from_secs(4);
 /// Bytes that are read at once.
 const AHEAD: usize = 256 << 10;
+/// The same below TLS, which alone would ask the kernel for 4 KiB at a time.
+const RECORDS: usize = 64 << 10;
 
 enum Io {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Tls(Box<StreamOwned<ClientConnection, Pages<TcpStream>>>),
 }
 
 impl Read for Io {
@@ -92,7 +94,7 @@ impl Connection {
         let io = if endpoint.tls {
             let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
             let tls = ClientConnection::new(tls_config()?, name).map_err(io::Error::other)?;
-            Io::Tls(Box::new(StreamOwned::new(tls, stream)))
+            Io::Tls(Box::new(StreamOwned::new(tls, Pages::new(RECORDS, stream))))
         } else {
             Io::Plain(stream)
         };
@@ -106,7 +108,7 @@ impl Connection {
     pub fn set_silence(&self, silence: Duration) -> io::Result<()> {
         let socket = match self.reader.get_ref() {
             Io::Plain(stream) => stream,
-            Io::Tls(stream) => &stream.sock,
+            Io::Tls(stream) => stream.sock.get_ref(),
         };
         socket.set_read_timeout(Some(silence))?;
         socket.set_write_timeout(Some(silence))
