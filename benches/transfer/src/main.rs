@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods)] // it measures
 
+mod answers;
 mod delay;
 mod objects;
 mod peers;
@@ -52,7 +53,7 @@ fn main() -> Result<()> {
     let port = if asked.delay == 0 { sink.port } else { delay::proxy(sink.port, Duration::from_millis(asked.delay))? };
     let place = peers::Place { port, tls: asked.tls, certificate: sink.certificate.clone(), folder: folder.path().into() };
     let peers = Peer::install(&asked.peer).context("installing the programs to compare with")?;
-    println!("{}", table::head(asked.tls, asked.delay));
+    println!("{}", table::head(asked.tls, asked.delay, &table::load()));
     for shape in SHAPES.iter().filter(|s| asked.shape.is_empty() || asked.shape.iter().any(|name| name == s.name)) {
         let shape = shape.divided(asked.divide);
         for way in [Way::Up, Way::Down].into_iter().filter(|w| asked.way.as_deref().is_none_or(|name| name == w.name())) {

@@ -1,8 +1,11 @@
 //! What the sink remembers: control objects whole, results only by size and checksum, inputs by their pattern.
 
 use crate::shape::{PATTERN, Shape, pattern};
+use anyhow::Result;
 use gpujob_transfer::checksum::{crc64nvme, crc64nvme_join, crc64nvme_text};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// An object.
@@ -27,6 +30,8 @@ struct Held {
 pub(crate) struct Objects {
     held: Mutex<Held>,
     pub(crate) pattern: Vec<u8>,
+    /// The pattern again.
+    pub(crate) file: File,
 }
 
 /// Whether a key's bytes are kept: they are read again.
@@ -35,8 +40,10 @@ pub(crate) fn kept(key: &str) -> bool {
 }
 
 impl Objects {
-    pub(crate) fn new() -> Objects {
-        Objects { held: Mutex::default(), pattern: pattern() }
+    pub(crate) fn new(folder: &Path) -> Result<Objects> {
+        let (pattern, path) = (pattern(), folder.join("pattern"));
+        std::fs::write(&path, &pattern)?;
+        Ok(Objects { held: Mutex::default(), pattern, file: File::open(path)? })
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut Held) -> T) -> T {

@@ -33,7 +33,8 @@ impl Place {
         command.env("AWS_ACCESS_KEY_ID", "BENCH").env("AWS_SECRET_ACCESS_KEY", "bench").env("AWS_REGION", "us-east-1");
         command.env("AWS_ENDPOINT_URL_S3", self.endpoint());
         if let Some(path) = &self.certificate {
-            command.env("SSL_CERT_FILE", path);
+            // AWS's variable too: where this machine sets it, s5cmd and rclone trust nothing else.
+            command.env("SSL_CERT_FILE", path).env("AWS_CA_BUNDLE", path);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! An S3 server on loopback that drops the bytes it is sent, a thread for each connection: as little of the machine as a server can take.
 
-use crate::objects::{Object, Objects, kept};
+use crate::answers::answer;
+use crate::objects::{Objects, kept};
 use anyhow::Result;
-use gpujob_transfer::checksum::{crc64nvme, crc64nvme_text};
+use rustix::net::{RecvFlags, recv};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +19,11 @@ pub(crate) struct Sink {
     pub(crate) certificate: Option<PathBuf>,
 }
 
-trait Stream: Read + Write + Send {}
-impl<T: Read + Write + Send> Stream for T {}
-
 impl Sink {
     pub(crate) fn start(tls: bool, folder: &Path) -> Result<Sink> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
-        let objects = Arc::new(Objects::new());
+        let objects = Arc::new(Objects::new(folder)?);
         let (mut certificate, mut config) = (None, None);
         if tls {
             let made = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()])?;
@@ -49,13 +47,45 @@ impl Sink {
     }
 }
 
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.flush(),
+            Stream::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 fn serve(socket: TcpStream, config: Option<Arc<ServerConfig>>, objects: &Objects) -> Result<()> {
     socket.set_nodelay(true)?;
-    let stream: Box<dyn Stream> = match config {
-        Some(config) => Box::new(StreamOwned::new(ServerConnection::new(config)?, socket)),
-        None => Box::new(socket),
+    let stream = match config {
+        Some(config) => Stream::Tls(Box::new(StreamOwned::new(ServerConnection::new(config)?, socket))),
+        None => Stream::Plain(socket),
     };
-    let mut reader = BufReader::with_capacity(256 << 10, stream);
+    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    // Never written to, so it is no memory.
+    let mut room = vec![0; 1 << 20];
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -70,30 +100,46 @@ fn serve(socket: TcpStream, config: Option<Arc<ServerConfig>>, objects: &Objects
         }
         let length: u64 = request.header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
         let mut body = Vec::new();
-        let mut left = length;
-        while left > 0 {
-            let piece = reader.fill_buf()?;
-            anyhow::ensure!(!piece.is_empty(), "cut off");
-            let take = piece.len().min(usize::try_from(left)?);
-            if kept(&request.key) {
-                body.extend_from_slice(&piece[..take]);
-            }
-            reader.consume(take);
-            left -= take as u64;
+        if kept(&request.key) {
+            reader.by_ref().take(length).read_to_end(&mut body)?;
+            anyhow::ensure!(body.len() as u64 == length, "cut off");
+        } else {
+            drop_body(&mut reader, length, &mut room)?;
         }
         answer(&request, body, length, objects, reader.get_mut())?;
         reader.get_mut().flush()?;
     }
 }
 
-struct Request {
-    method: String,
-    key: String,
+/// Takes a body's bytes off the wire. Over plain TCP the kernel is told to throw them away: a server's copy is not what is measured.
+fn drop_body(reader: &mut BufReader<Stream>, length: u64, room: &mut [u8]) -> Result<()> {
+    let mut left = length;
+    while left > 0 {
+        let dropped = match reader.get_ref() {
+            Stream::Plain(socket) if reader.buffer().is_empty() => {
+                let most = left.min(room.len() as u64);
+                recv(socket, &mut room[..usize::try_from(most)?], RecvFlags::TRUNC)?.1
+            }
+            _ => {
+                let taken = reader.fill_buf()?.len().min(usize::try_from(left)?);
+                reader.consume(taken);
+                taken
+            }
+        };
+        anyhow::ensure!(dropped > 0, "cut off");
+        left -= dropped as u64;
+    }
+    Ok(())
+}
+
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) key: String,
     query: Vec<(String, String)>,
     headers: Vec<(String, String)>,
 }
 
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     let (mut out, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((&byte, after)) = rest.split_first() {
         let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
@@ -129,126 +175,11 @@ impl Request {
         })
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|h| h.0 == name).map(|h| h.1.as_str())
     }
 
-    fn query(&self, name: &str) -> Option<&str> {
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|q| q.0 == name).map(|q| q.1.as_str())
     }
-}
-
-fn reply(out: &mut dyn Stream, status: &str, more: &str, body: &str) -> Result<()> {
-    Ok(write!(out, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{more}\r\n{body}", body.len())?)
-}
-
-fn refuse(out: &mut dyn Stream, status: &str, code: &str) -> Result<()> {
-    reply(out, status, "", &format!("<Error><Code>{code}</Code><Message>refused</Message></Error>"))
-}
-
-fn answer(request: &Request, body: Vec<u8>, length: u64, objects: &Objects, out: &mut dyn Stream) -> Result<()> {
-    let key = request.key.as_str();
-    let crc = request.header("x-amz-checksum-crc64nvme").unwrap_or("").to_string();
-    match (request.method.as_str(), request.query("uploadId"), key) {
-        ("POST", None, "") => reply(out, "200 OK", "", "<DeleteResult></DeleteResult>"),
-        ("POST", None, _) => {
-            let id = objects.begin();
-            let xml = format!(
-                "<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
-            );
-            reply(out, "200 OK", "", &xml)
-        }
-        ("PUT", Some(id), _) => {
-            objects.part(id, length);
-            reply(out, "200 OK", "etag: \"00000000000000000000000000000000\"\r\n", "")
-        }
-        ("POST", Some(id), _) => {
-            let size = objects.finish(id);
-            objects.put(key, Object { size, crc64nvme: crc, ..Object::default() }, |_| true);
-            let xml = "<CompleteMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><ETag>\"0\"</ETag></CompleteMultipartUploadResult>";
-            reply(out, "200 OK", "", xml)
-        }
-        ("DELETE", id, _) => {
-            if id.is_none() {
-                objects.delete(key);
-            }
-            reply(out, "204 No Content", "", "")
-        }
-        ("PUT", None, _) => {
-            let object = match request.header("x-amz-copy-source") {
-                Some(from) => objects.get(decoded(from).trim_start_matches('/').split_once('/').map_or("", |p| p.1)).unwrap_or_default(),
-                None if kept(key) && !crc.is_empty() && crc64nvme_text(crc64nvme(&body)) != crc => {
-                    return refuse(out, "400 Bad Request", "BadDigest");
-                }
-                None => Object { size: length, crc64nvme: crc, bytes: kept(key).then(|| Arc::new(body)), ..Object::default() },
-            };
-            let (absent, version) = (request.header("if-none-match").is_some(), request.header("if-match"));
-            let may = |there: Option<&Object>| match there {
-                Some(there) => !absent && version.is_none_or(|v| v == there.version),
-                None => version.is_none(),
-            };
-            match objects.put(key, object, may) {
-                None => refuse(out, "412 Precondition Failed", "PreconditionFailed"),
-                Some(version) => reply(out, "200 OK", &format!("etag: {version}\r\n"), "<CopyObjectResult></CopyObjectResult>"),
-            }
-        }
-        ("GET" | "HEAD", None, "") => list(request, objects, out),
-        _ => get(request, objects, out),
-    }
-}
-
-fn list(request: &Request, objects: &Objects, out: &mut dyn Stream) -> Result<()> {
-    let after = request.query("continuation-token").or(request.query("marker")).or(request.query("start-after")).unwrap_or("");
-    let prefix = request.query("prefix").unwrap_or("");
-    let (page, more) = objects.list(prefix, after);
-    let mut xml = format!("<ListBucketResult><IsTruncated>{more}</IsTruncated><KeyCount>{}</KeyCount>", page.len());
-    if let (true, Some((last, _))) = (more, page.last()) {
-        xml.push_str(&format!("<NextContinuationToken>{last}</NextContinuationToken><NextMarker>{last}</NextMarker>"));
-    }
-    for (key, size) in &page {
-        xml.push_str(&format!(
-            "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"0\"</ETag><Size>{size}</Size>\
-             <StorageClass>STANDARD</StorageClass></Contents>"
-        ));
-    }
-    reply(out, "200 OK", "content-type: application/xml\r\n", &format!("{xml}</ListBucketResult>"))
-}
-
-fn get(request: &Request, objects: &Objects, out: &mut dyn Stream) -> Result<()> {
-    let Some(object) = objects.get(&request.key) else {
-        // The answer to a HEAD has no body, whatever its status.
-        return if request.method == "HEAD" { reply(out, "404 Not Found", "", "") } else { refuse(out, "404 Not Found", "NoSuchKey") };
-    };
-    let range = request.header("range").and_then(|r| r.strip_prefix("bytes=")).and_then(|r| r.split_once('-'));
-    let (from, to) = match range {
-        Some((from, to)) => (from.parse()?, to.parse::<u64>().map_or(object.size, |to| (to + 1).min(object.size))),
-        None => (0, object.size),
-    };
-    let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
-    let mut head = format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: {}\r\naccept-ranges: bytes\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
-        to - from,
-        object.version
-    );
-    if range.is_some() {
-        head.push_str(&format!("content-range: bytes {from}-{}/{}\r\n", to.max(1) - 1, object.size));
-    }
-    // Of the whole object: with a stretch of it, clients would take it for the stretch's.
-    if !object.crc64nvme.is_empty() && (from, to) == (0, object.size) {
-        head.push_str(&format!("x-amz-checksum-crc64nvme: {}\r\nx-amz-checksum-type: FULL_OBJECT\r\n", object.crc64nvme));
-    }
-    head.push_str("\r\n");
-    out.write_all(head.as_bytes())?;
-    if request.method == "HEAD" {
-        return Ok(());
-    }
-    let bytes = object.bytes.as_deref().unwrap_or(&objects.pattern);
-    let mut at = from;
-    while at < to {
-        let begin = usize::try_from(at % bytes.len() as u64)?;
-        let end = (begin as u64 + (to - at)).min(bytes.len() as u64) as usize;
-        out.write_all(&bytes[begin..end])?;
-        at += (end - begin) as u64;
-    }
-    Ok(())
 }

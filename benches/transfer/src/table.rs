@@ -35,9 +35,19 @@ impl Row {
     }
 }
 
-pub(crate) fn head(tls: bool, delay: u64) -> String {
+/// What else this machine does: its load averages.
+pub(crate) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+pub(crate) fn head(tls: bool, delay: u64, load: &str) -> String {
     let wire = if tls { "TLS" } else { "plain HTTP" };
-    format!("{wire}, {delay} ms added\n{:<22} {:<14} {:>8} {:>8} {:>9} {:>7}", "", "", "wall s", "CPU s", "MiB", "ratio")
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{wire}, {delay} ms added; {processors} processors, load {load}\n{:<22} {:<14} {:>8} {:>8} {:>9} {:>7}",
+        "", "", "wall s", "CPU s", "MiB", "ratio"
+    )
 }
 
 pub(crate) fn section(shape: &Shape, way: Way, rows: &[Row]) -> String {

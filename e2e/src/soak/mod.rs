@@ -8,6 +8,7 @@ pub mod kill;
 pub mod nobody_home;
 mod sim;
 pub mod takeover;
+pub mod transfer;
 
 use crate::lab::Lab;
 use crate::load;
@@ -45,6 +46,8 @@ pub enum Soak {
     },
     /// Known bugs, each planted in a copy of the source: the simulator must find every one
     Planted,
+    /// The data path against a real store: 64 writers race 200 times, then kill -9 at random bytes, attempts that race, nodes that return
+    Transfer(transfer::Plan),
     /// All of them, the long way
     All,
 }
@@ -57,6 +60,7 @@ pub async fn run(soak: Soak, keep: bool) -> Result<()> {
     match soak {
         Soak::Sim { schedules } => sim::schedules(schedules).await,
         Soak::Planted => sim::planted().await,
+        Soak::Transfer(plan) => say(transfer::run(&plan).await?),
         Soak::Burst(burst) => on_bare_lab(keep, |lab| async move { burst.run(&lab.paths).await }).await,
         Soak::Waiting(waiting) => on_bare_lab(keep, |lab| async move { waiting.run(&lab.paths).await }).await,
         Soak::Kill(plan) => on_lab(keep, |lab| async move { say(kill::run(&lab, &plan).await?) }).await,
@@ -70,7 +74,8 @@ pub async fn run(soak: Soak, keep: bool) -> Result<()> {
             })
             .await?;
             sim::schedules(100_000).await?;
-            sim::planted().await
+            sim::planted().await?;
+            say(transfer::run(&transfer::Plan::default()).await?)
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::CredentialError;
-use crate::store::s3::connection::Connection;
+use crate::store::s3::connection::{Connection, Payload};
 use crate::store::s3::endpoint::Endpoint;
 use crate::store::s3::sign::encode;
 
@@ -49,7 +49,7 @@ pub(super) fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]
     head.push_str("\r\n");
     let lost = |e: std::io::Error| CredentialError::Passing(format!("no answer from {}:{}: {e}", endpoint.host, endpoint.port));
     let mut connection = Connection::open(&endpoint, SILENCE).map_err(lost)?;
-    let answer = connection.ask(&head, body).map_err(lost)?;
+    let answer = connection.ask(&head, Payload::Bytes(body)).map_err(lost)?;
     let mut bytes = Vec::new();
     let whole = connection.body(&answer, method, &mut |piece| {
         bytes.extend_from_slice(piece);

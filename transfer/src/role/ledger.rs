@@ -28,6 +28,8 @@ pub(super) struct Ledger {
     known: Mutex<HashMap<String, Entry>>,
     /// None when it cannot be written: then a restart sends everything again, and that is all.
     log: Option<Mutex<File>>,
+    /// What is added is only written down: nobody looks for it again.
+    last: bool,
 }
 
 impl Ledger {
@@ -39,7 +41,13 @@ impl Ledger {
         if let Err(e) = &log {
             say(&format!("{}: {e}; a restarted worker would send everything again", path.display()));
         }
-        Ledger { known: Mutex::new(known), log: log.ok().map(Mutex::new) }
+        Ledger { known: Mutex::new(known), log: log.ok().map(Mutex::new), last: false }
+    }
+
+    /// The same for the last look at a folder, which asks for each file once: of a million files that are not kept in memory twice. It
+    /// knows what was written down; to look again, open it again.
+    pub(super) fn last(state: &Path, staging: &str) -> Ledger {
+        Ledger { last: true, ..Ledger::open(state, staging) }
     }
 
     /// Where this very file is staged, if it is.
@@ -65,7 +73,10 @@ impl Ledger {
             let _ = log.write_all(&lines);
         }
         let Ok(mut known) = self.known.lock() else { return vec![] };
-        entries.into_iter().filter_map(|entry| known.insert(entry.item.file.path.clone(), entry)).map(|old| old.item).collect()
+        let mut replace = |entry: Entry| {
+            if self.last { known.remove(&entry.item.file.path) } else { known.insert(entry.item.file.path.clone(), entry) }
+        };
+        entries.into_iter().filter_map(&mut replace).map(|old| old.item).collect()
     }
 }
 
@@ -117,13 +128,20 @@ mod tests {
         let log = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some()).unwrap();
         OpenOptions::new().append(true).open(&log).unwrap().write_all(b"{\"stamp\":{\"dev").unwrap();
         let ledger = Ledger::open(folder.path(), "s/");
-        assert_eq!(ledger.find("a", &newer.stamp), Some(newer.item));
+        assert_eq!(ledger.find("a", &newer.stamp), Some(newer.item.clone()));
         assert_eq!(ledger.find("a", &a.stamp), None);
         assert_eq!(ledger.find("b", &b.stamp), Some(b.item.clone()));
         // What is added after it is not glued to it.
         let c = entry(folder.path(), "c", "1");
         ledger.add(vec![c.clone()]);
         assert_eq!(Ledger::open(folder.path(), "s/").find("c", &c.stamp), Some(c.item));
+        // The last one remembers nothing and forgets nothing.
+        let last = Ledger::last(folder.path(), "s/");
+        let (d, newest) = (entry(folder.path(), "d", "1"), entry(folder.path(), "a", "longest"));
+        assert_eq!(last.add(vec![d.clone(), newest.clone()]), [ledger.find("a", &newer.stamp).unwrap()]);
+        assert_eq!((last.find("d", &d.stamp), last.find("b", &b.stamp)), (None, Some(b.item)));
+        let again = Ledger::last(folder.path(), "s/");
+        assert_eq!((again.find("d", &d.stamp), again.find("a", &newest.stamp)), (Some(d.item), Some(newest.item)));
         // Another attempt has one of its own.
         assert!(!Ledger::open(folder.path(), "t/").has("b"));
     }

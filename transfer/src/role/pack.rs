@@ -15,11 +15,11 @@ use super::walk::Found;
 /// Files up to this size go in packs: above it, the bytes cost more than the request.
 pub(super) const SMALL: u64 = 256 << 10;
 /// Size of a pack: each thread that fills one holds it in memory.
-pub(super) const PACK: u64 = 4 << 20;
+pub(super) const PACK: u64 = 2 << 20;
 /// Most files of one pack: what is lost by one that is sent again.
 const FILES: usize = 4096;
 /// How much of a pack the commit reads at a time: each of its threads holds that much.
-const READ: u64 = 256 << 10;
+const READ: u64 = 128 << 10;
 
 /// Divides files into packs, in their order.
 pub(super) fn groups(files: Vec<Found>) -> Vec<Vec<Found>> {
@@ -162,16 +162,16 @@ mod tests {
     fn runs_are_neighbours_of_one_pack() {
         let items = [
             item("b", 0, 10),
-            item("a", 100_000, 100_000),
-            item("a", 0, 100_000),
-            item("a", 200_000, 100_000),
+            item("a", 50_000, 50_000),
+            item("a", 0, 50_000),
+            item("a", 100_000, 50_000),
             item("b", 10, 0),
             item("b", 10, 5),
             item("b", 20, 5),
         ];
         let runs = runs(items.iter().collect());
         let names: Vec<Vec<&str>> = runs.iter().map(|run| run.iter().map(|item| item.file.path.as_str()).collect()).collect();
-        assert_eq!(names, [vec!["a0", "a100000"], vec!["a200000"], vec!["b0", "b10", "b10"], vec!["b20"]]);
+        assert_eq!(names, [vec!["a0", "a50000"], vec!["a100000"], vec!["b0", "b10", "b10"], vec!["b20"]]);
         let bytes: Vec<u8> = (0..15).collect();
         assert_eq!(piece(&bytes, 0, &items[5]), Some(&[10, 11, 12, 13, 14][..]));
         assert_eq!(piece(&bytes, 0, &items[6]), None);

@@ -49,9 +49,10 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     prepare(Path::new(&results.path));
     Globs::new(&results.include, &results.exclude)?;
     let base = base(context, &me);
-    let ledger = Ledger::open(&context.state, &staging(me.attempt, &me.pod_uid));
+    let staging = staging(me.attempt, &me.pod_uid);
     if !ending {
         say(&format!("results in {} will be staged for {} when main has ended", results.path, to.name()));
+        let ledger = Ledger::open(&context.state, &staging);
         if let Err(revoked) = streaming(context, results, &to, &base, &ledger, || wait(&to, &me, &end)) {
             // Who may save checkpoints is not decided here.
             saver.map(|saver| saver.finish(|| false));
@@ -67,7 +68,7 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     keep::until_mended(limit, &end, || {
         // Opened anew: with the credentials as they are now.
         let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
-        let receipt = deliver(context, results, &to, &me, &base, &ledger);
+        let receipt = deliver(context, results, &to, &me, &base, &Ledger::last(&context.state, &staging));
         if let Some(saver) = saver.take() {
             saver.finish(|| past_return(&to, &me));
         }

@@ -14,6 +14,7 @@ use crate::plan::{FileSum, Item, PART, Skipped, Staged, Strong, part_size};
 use crate::progress::{Meter, say, size};
 use crate::receipt::reason;
 use crate::stamp::Stamp;
+use crate::store::{Class, Stretch};
 
 use super::destination::Destination;
 use super::ledger::{Entry, Ledger};
@@ -22,7 +23,7 @@ use super::sweep::Journal;
 use super::walk::{Found, unreadable};
 use super::{Fault, pack};
 
-/// How many packs, files or parts at a time, a buffer each.
+/// How many packs, files or parts at a time: a worker that is killed sends at most so many parts again.
 pub(super) const THREADS: usize = 4;
 /// How long a file that changes while it is read is waited for, each time.
 const PATIENCE: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
@@ -105,13 +106,14 @@ impl Stager<'_> {
             staging.items.extend(part.items);
             staging.gone.extend(part.gone);
         }
-        for (name, item) in crew::run(self.threads, medium, |found| self.one(&found).map(|item| (found.name, item)))? {
+        for (name, item) in crew::run(self.threads, medium, |found| self.one(&found, 1).map(|item| (found.name, item)))? {
             staging.add(name, item);
         }
-        // One large file at a time, its parts in parallel.
-        for found in large {
-            let item = self.one(&found)?;
-            staging.add(found.name, item);
+        // Two large files at a time, the parts of each in parallel: while one begins or ends, the other one is sent.
+        let files = large.len().clamp(1, 2);
+        let threads = self.threads.div_ceil(files);
+        for (name, item) in crew::run(files, large, |found| self.one(&found, threads).map(|item| (found.name, item)))? {
+            staging.add(name, item);
         }
         Ok(staging)
     }
@@ -158,12 +160,12 @@ impl Stager<'_> {
         Ok(())
     }
 
-    /// Stages one file; none when it was deleted meanwhile.
-    fn one(&self, found: &Found) -> Result<Option<Item>, Fault> {
+    /// Stages one file, its parts by so many threads; none when it was deleted meanwhile.
+    fn one(&self, found: &Found, threads: usize) -> Result<Option<Item>, Fault> {
         for patience in PATIENCE {
             self.go_on()?;
             let Some((file, about)) = open(found)? else { return Ok(None) };
-            let once = if about.len() <= PART { self.medium(found, &file, &about)? } else { self.large(found, &file, &about)? };
+            let once = if about.len() <= PART { self.medium(found, &file, &about)? } else { self.large(found, &file, &about, threads)? };
             match once {
                 Once::Staged(item) => {
                     self.note(vec![Entry { stamp: Stamp::of(&about), item: item.clone() }])?;
@@ -177,18 +179,29 @@ impl Stager<'_> {
     }
 
     fn medium(&self, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
-        let Some(bytes) = whole(found, file, about)? else { return Ok(Once::Changed) };
+        let read = Stretch::read(file, 0, about.len()).map_err(|e| unreadable(&found.path, &e))?;
+        let Some(stretch) = read.filter(|_| same(found, about)) else { return Ok(Once::Changed) };
         let key = format!("{}o/{:08}", self.base, serial());
-        self.to.store.put(&self.to.key(&key), &bytes)?;
+        match self.to.store.put_stretch(&self.to.key(&key), &stretch) {
+            Err(e) if e.class == Class::BadDigest && !same(found, about) => return Ok(Once::Changed),
+            other => other?,
+        };
         self.meter.add(0, about.len());
-        Ok(Once::Staged(Item { file: sum(found, &bytes), staged: Staged::Object { key } }))
+        let file = FileSum {
+            path: found.name.clone(),
+            size: about.len(),
+            crc64nvme: crc64nvme_text(stretch.crc64nvme),
+            strong: Strong::Whole(hex(&stretch.sha256)),
+        };
+        Ok(Once::Staged(Item { file, staged: Staged::Object { key } }))
     }
 
     /// Stages small files with one request.
     fn pack(&self, group: Vec<Found>) -> Result<Staging, Fault> {
         let key = format!("{}p/{:08}", self.base, serial());
         let mut staging = Staging::default();
-        let (mut body, mut entries) = (Vec::new(), vec![]);
+        let expected: u64 = group.iter().map(|found| found.size).sum();
+        let (mut body, mut entries) = (Vec::with_capacity(usize::try_from(expected).unwrap_or(0)), vec![]);
         for found in group {
             match self.small(&found)? {
                 Small::Read(bytes, stamp) => {
@@ -198,7 +211,7 @@ impl Stager<'_> {
                 }
                 // It has grown since it was found.
                 Small::Grown => {
-                    let item = self.one(&found)?;
+                    let item = self.one(&found, 1)?;
                     staging.add(found.name, item);
                 }
                 Small::Gone => staging.add(found.name, None),
@@ -241,46 +254,52 @@ impl Stager<'_> {
         Ok(())
     }
 
-    fn large(&self, found: &Found, file: &File, about: &Metadata) -> Result<Once, Fault> {
+    fn large(&self, found: &Found, file: &File, about: &Metadata, threads: usize) -> Result<Once, Fault> {
         let store = &self.to.store;
         let key = self.to.key(&found.name);
         let size = part_size(about.len());
         let upload = self.upload(found, Begun { key: key.clone(), upload_id: String::new(), stamp: Stamp::of(about), part_size: size })?;
         let upload_id = upload.begun.upload_id.clone();
         let offsets: Vec<u64> = (0..about.len().div_ceil(size)).map(|i| i * size).collect();
-        let parts = crew::run(self.threads, offsets, |offset| -> Result<_, Fault> {
-            self.go_on()?;
-            let length = size.min(about.len() - offset);
-            let number = u32::try_from(offset / size + 1).expect("at most 10,000 parts");
-            if let Some(part) = upload.part(number) {
-                return Ok(Some((part.etag.clone(), part.crc64nvme, part.sha256, part.length)));
-            }
-            let bytes = piece(file, offset, length as usize).map_err(|e| unreadable(&found.path, &e))?;
-            // Shorter than it was: cut off meanwhile.
-            if bytes.len() as u64 != length {
+        let pairs = offsets.chunks(2).map(<[u64]>::to_vec).collect();
+        let parts = crew::run(threads, pairs, |pair: Vec<u64>| -> Result<_, Fault> {
+            let missing: Vec<u64> = pair.iter().copied().filter(|offset| upload.part(number(*offset, size)).is_none()).collect();
+            let Some(stretches) = stretches(file, &missing, size, about.len()).map_err(|e| unreadable(&found.path, &e))? else {
                 return Ok(None);
+            };
+            let mut sent = vec![];
+            for (offset, stretch) in missing.into_iter().zip(stretches) {
+                self.go_on()?;
+                let number = number(offset, size);
+                let etag = match store.upload_stretch(&key, &upload_id, number, &stretch) {
+                    Err(e) if e.class == Class::BadDigest && !same(found, about) => return Ok(None),
+                    other => other?,
+                };
+                self.meter.add(0, stretch.length);
+                let part = Part { number, etag, crc64nvme: stretch.crc64nvme, sha256: stretch.sha256, length: stretch.length };
+                upload.write(&part);
+                sent.push(part);
             }
-            let etag = store.upload_part(&key, &upload_id, number, &bytes)?;
-            self.meter.add(0, length);
-            let part = Part { number, etag, crc64nvme: crc64nvme(&bytes), sha256: sha256(&bytes), length };
-            upload.write(&part);
-            Ok(Some((part.etag, part.crc64nvme, part.sha256, length)))
+            let kept = pair.iter().filter_map(|offset| upload.part(number(*offset, size)).cloned());
+            Ok(Some(kept.chain(sent).collect::<Vec<Part>>()))
         })?;
-        let parts: Option<Vec<_>> = parts.into_iter().collect();
+        let parts: Option<Vec<Vec<Part>>> = parts.into_iter().collect();
         let Some(parts) = parts.filter(|_| same(found, about)) else {
             upload.forget();
             store.abort_upload(&key, &upload_id)?;
             return Ok(Once::Changed);
         };
-        let crc = parts.iter().skip(1).fold(parts[0].1, |crc, part| crc64nvme_join(crc, part.1, part.3));
-        let hashes: Vec<u8> = parts.iter().flat_map(|part| part.2).collect();
+        let mut parts = parts.concat();
+        parts.sort_by_key(|part| part.number);
+        let crc = parts.iter().skip(1).fold(parts[0].crc64nvme, |crc, part| crc64nvme_join(crc, part.crc64nvme, part.length));
+        let hashes: Vec<u8> = parts.iter().flat_map(|part| part.sha256).collect();
         let file = FileSum {
             path: found.name.clone(),
             size: about.len(),
             crc64nvme: crc64nvme_text(crc),
             strong: Strong::Tree { part_size: size, digest: hex(&sha256(&hashes)) },
         };
-        let parts = parts.into_iter().map(|part| part.0).collect();
+        let parts = parts.into_iter().map(|part| part.etag).collect();
         Ok(Once::Staged(Item { file, staged: Staged::Upload { upload_id, parts } }))
     }
 }
@@ -334,6 +353,19 @@ fn sum(found: &Found, bytes: &[u8]) -> FileSum {
 fn changing(found: &Found) -> Fault {
     let advice = "it is still being written after main has ended; end its writer with main";
     Fault::passing(reason::FILE_CHANGING, format!("{}: {advice}", found.path.display()))
+}
+
+/// The number of the part at `offset`.
+fn number(offset: u64, size: u64) -> u32 {
+    u32::try_from(offset / size + 1).expect("at most 10,000 parts")
+}
+
+/// The parts at `offsets` (two at most) of a file of `whole` bytes; none when it is shorter than it was.
+fn stretches<'a>(file: &'a File, offsets: &[u64], size: u64, whole: u64) -> io::Result<Option<Vec<Stretch<'a>>>> {
+    match offsets {
+        [first, second] if second + size <= whole => Ok(Stretch::read_two(file, [*first, *second], size)?.map(Vec::from)),
+        _ => offsets.iter().map(|offset| Stretch::read(file, *offset, size.min(whole - offset))).collect(),
+    }
 }
 
 /// Whether the file at the path is still what was read.

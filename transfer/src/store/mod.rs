@@ -13,10 +13,12 @@ pub mod https;
 pub mod location;
 pub mod reach;
 pub mod s3;
+pub mod stretch;
 mod wire;
 
 pub use error::{Class, StoreError};
 use location::{Location, Scheme};
+pub use stretch::Stretch;
 
 /// What a store says about an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,6 +133,16 @@ pub trait ObjectStore: Send + Sync {
     /// Sends part `number` (from 1). Returns what `complete_upload` needs of it: an ETag, mostly.
     fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError>;
 
+    /// As [`ObjectStore::put`], from a file. [`Class::BadDigest`] when the file has changed since its sums were taken.
+    fn put_stretch(&self, key: &str, body: &Stretch<'_>) -> Result<String, StoreError> {
+        self.put(key, &body.load().map_err(|e| unread(&self.name(key), &e))?)
+    }
+
+    /// As [`ObjectStore::upload_part`], from a file. [`Class::BadDigest`] when the file has changed since its sums were taken.
+    fn upload_stretch(&self, key: &str, upload: &str, number: u32, body: &Stretch<'_>) -> Result<String, StoreError> {
+        self.upload_part(key, upload, number, &body.load().map_err(|e| unread(&self.name(key), &e))?)
+    }
+
     /// Number and ETag of every part that an upload has. `None`: there is no such upload, or the store cannot say; begin anew.
     fn list_parts(&self, _key: &str, _upload: &str) -> Result<Option<Parts>, StoreError> {
         Ok(None)
@@ -170,6 +182,12 @@ pub fn open(
         Scheme::S3 => Ok(Box::new(s3::S3::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
         Scheme::Gs => Ok(Box::new(gcs::Gcs::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
     }
+}
+
+/// A file that cannot be read while it is sent.
+fn unread(name: &str, error: &std::io::Error) -> StoreError {
+    let detail = format!("the file that goes there cannot be read: {error}");
+    StoreError { class: Class::Refused, request: format!("PUT {name}"), status: 0, code: String::new(), detail }
 }
 
 /// What begins the name of every object that lives only while a store is being asked something, below a destination's folder.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::clock::{Clock, now};
-use super::s3::connection::Connection;
+use super::s3::connection::{Connection, Payload};
 use super::s3::endpoint::Endpoint;
 use super::s3::framing::Head;
 use super::s3::retry;
@@ -45,7 +45,7 @@ pub(super) struct Wire {
 pub(super) struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) head: &'a str,
-    pub(super) body: &'a [u8],
+    pub(super) body: Payload<'a>,
 }
 
 impl Wire {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gpujob_transfer::store::gcs::Gcs;
-use gpujob_transfer::store::s3::connection::Connection;
+use gpujob_transfer::store::s3::connection::{Connection, Payload};
 use gpujob_transfer::store::s3::endpoint::Endpoint;
 use serde_json::json;
 
@@ -107,7 +107,7 @@ impl Emulator {
         let endpoint = Endpoint { tls: false, host: "127.0.0.1".into(), port: self.port };
         let head = format!("POST /storage/v1/b HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n", self.host(), body.len());
         let mut connection = Connection::open(&endpoint, Duration::from_secs(10)).unwrap();
-        assert_eq!(connection.ask(&head, body.as_bytes()).unwrap().status, 200);
+        assert_eq!(connection.ask(&head, Payload::Bytes(body.as_bytes())).unwrap().status, 200);
         name
     }
 }

@@ -1,7 +1,7 @@
 //! A proxy in front of the store that understands HTTP, and does to it what networks and busy stores do. It may speak TLS.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -115,7 +115,7 @@ impl Message {
     }
 
     /// Reads one; none when the other side has gone.
-    fn read(reader: &mut impl BufRead, bodiless: bool) -> Option<Message> {
+    fn read(reader: &mut impl framing::Ahead, bodiless: bool) -> Option<Message> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             if reader.read_until(b'\n', &mut head).ok()? == 0 {

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use crate::credentials::{CredentialError, Renewing, google};
 use crate::spec::Integrity;
 
+use super::s3::connection::Payload;
 use super::s3::endpoint::Endpoint;
 use super::s3::framing::Head;
 use super::s3::sign::query;
@@ -125,7 +126,7 @@ impl Gcs {
             head.push_str(&format!("content-length: {}\r\n", call.body.len()));
         }
         head.push_str("\r\n");
-        self.wire.once(&self.endpoint, &Request { method: call.method, head: &head, body: call.body }, sink)
+        self.wire.once(&self.endpoint, &Request { method: call.method, head: &head, body: Payload::Bytes(call.body) }, sink)
     }
 
     fn refused(&self, call: &Call<'_>, status: u16, body: &[u8]) -> StoreError {

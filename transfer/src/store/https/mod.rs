@@ -7,7 +7,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use super::s3::connection::Connection;
+use super::s3::connection::{Connection, Payload};
 use super::s3::framing::Head;
 use super::s3::retry;
 use super::{Class, reach};
@@ -156,7 +156,7 @@ impl Https {
         let mut at = self.url.clone();
         for _ in 0..=REDIRECTS {
             let mut connection = Connection::open(&at.endpoint, SILENCE).map_err(|e| self.lost(&at, &e))?;
-            let head = connection.ask(&request(&at, from, version), &[]).map_err(|e| self.lost(&at, &e))?;
+            let head = connection.ask(&request(&at, from, version), Payload::Bytes(&[])).map_err(|e| self.lost(&at, &e))?;
             match head.status {
                 200 | 206 => return Ok(Opened { connection, head }),
                 301 | 302 | 303 | 307 | 308 => {

@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::about::{etag, info, whole};
+use super::connection::Payload;
 use super::framing::Framing;
 use super::listing::{self, AND};
-use super::{Answer, Call, S3, integrity, lifecycle, xml};
+use super::{Answer, Call, EMPTY, S3, integrity, lifecycle, xml};
 use crate::spec::Integrity;
+use crate::store::unread;
 use crate::store::wire::Try;
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError, Stretch};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
 
@@ -19,7 +21,7 @@ impl S3 {
         let kind = if key.is_empty() { Integrity::Crc64nvme } else { self.kind()? };
         let mut headers: Vec<_> = integrity::header(kind, body).into_iter().collect();
         headers.extend(more);
-        let call = Call { method: "PUT", key, query, headers, body };
+        let call = Call { method: "PUT", key, query, headers, body: Payload::Bytes(body) };
         let answer = self.repeat(|| {
             let answer = self.try_call(&call)?;
             if kind == Integrity::None && self.damaged(&answer.head, body) {
@@ -27,6 +29,21 @@ impl S3 {
             }
             Ok(answer)
         })?;
+        Ok(etag(&answer.head))
+    }
+
+    /// Sends a stretch of a file.
+    fn write_stretch(&self, key: &str, query: &[(&str, &str)], body: &Stretch<'_>) -> Result<String, StoreError> {
+        let Some(header) = integrity::header_of(self.kind()?, body) else {
+            let bytes = body.load().map_err(|e| unread(&self.url(key), &e))?;
+            return self.write(key, query, &bytes, None);
+        };
+        let call = Call { method: "PUT", key, query, headers: vec![header], body: Payload::Stretch(body) };
+        let answer = self.repeat(|| match self.try_call(&call) {
+            // Not damaged on its way: the file is another one, and no repetition brings it back.
+            Err(Try::Failed(e)) if e.class == Class::BadDigest && !body.holds().unwrap_or(false) => Ok(Err(e)),
+            other => other.map(Ok),
+        })??;
         Ok(etag(&answer.head))
     }
 
@@ -48,7 +65,7 @@ impl S3 {
     }
 
     fn answer(&self, method: &'static str, key: &str, query: &[(&str, &str)]) -> Result<Answer, StoreError> {
-        self.call(&Call { method, key, query, headers: vec![], body: &[] })
+        self.call(&Call { method, key, query, headers: vec![], body: EMPTY })
     }
 
     fn element(&self, call: &str, answer: &Answer) -> Result<xml::Element, StoreError> {
@@ -94,7 +111,7 @@ impl ObjectStore for S3 {
     }
 
     fn head(&self, key: &str) -> Result<Option<Info>, StoreError> {
-        match self.call(&Call { method: "HEAD", key, query: &[], headers: self.with_checksums(), body: &[] }) {
+        match self.call(&Call { method: "HEAD", key, query: &[], headers: self.with_checksums(), body: EMPTY }) {
             Ok(answer) => Ok(Some(info(&answer.head))),
             Err(e) if self.minds(&e) => self.head(key),
             Err(e) if e.class == Class::NotFound => Ok(None),
@@ -115,7 +132,7 @@ impl ObjectStore for S3 {
                 headers.push(("range", format!("bytes={done}-")));
                 headers.push(("if-match", info.version.clone()));
             }
-            let call = Call { method: "GET", key, query: &[], headers, body: &[] };
+            let call = Call { method: "GET", key, query: &[], headers, body: EMPTY };
             let mut error = Vec::new();
             let resumed = done > 0;
             let head = self.once(&call, &mut |head, piece| {
@@ -154,7 +171,7 @@ impl ObjectStore for S3 {
             return Ok(vec![]);
         }
         let headers = vec![("range", format!("bytes={from}-{}", to - 1))];
-        let answer = self.call(&Call { method: "GET", key, query: &[], headers, body: &[] })?;
+        let answer = self.call(&Call { method: "GET", key, query: &[], headers, body: EMPTY })?;
         // A store that does not do ranges sends all of it.
         let stretch = usize::try_from(from).ok().zip(usize::try_from(to).ok());
         if let (200, Some(bytes)) = (answer.head.status, stretch.and_then(|(from, to)| answer.body.get(from..to))) {
@@ -199,7 +216,7 @@ impl ObjectStore for S3 {
             Integrity::Sha256 => vec![("x-amz-checksum-algorithm", "SHA256".into())],
             Integrity::Md5 | Integrity::None => vec![],
         };
-        let answer = self.call(&Call { method: "POST", key, query: &[("uploads", "")], headers, body: &[] })?;
+        let answer = self.call(&Call { method: "POST", key, query: &[("uploads", "")], headers, body: EMPTY })?;
         let id = self.element("CREATE UPLOAD", &answer)?.get("UploadId").to_string();
         if id.is_empty() {
             return Err(StoreError {
@@ -218,6 +235,19 @@ impl ObjectStore for S3 {
         Ok(match (self.kind()?, integrity::header(Integrity::Sha256, body)) {
             // AWS completes an upload with part checksums only if it is told them again.
             (Integrity::Sha256, Some((_, sha256))) => format!("{etag}{AND}{sha256}"),
+            _ => etag,
+        })
+    }
+
+    fn put_stretch(&self, key: &str, body: &Stretch<'_>) -> Result<String, StoreError> {
+        self.write_stretch(key, &[], body)
+    }
+
+    fn upload_stretch(&self, key: &str, upload: &str, number: u32, body: &Stretch<'_>) -> Result<String, StoreError> {
+        let etag = self.write_stretch(key, &[("partNumber", &number.to_string()), ("uploadId", upload)], body)?;
+        let kind = self.kind()?;
+        Ok(match integrity::header_of(kind, body) {
+            Some((_, sha256)) if kind == Integrity::Sha256 => format!("{etag}{AND}{sha256}"),
             _ => etag,
         })
     }
@@ -255,7 +285,7 @@ impl ObjectStore for S3 {
             _ => vec![],
         };
         let query = [("uploadId", upload)];
-        let call = Call { method: "POST", key, query: &query, headers, body: body.as_bytes() };
+        let call = Call { method: "POST", key, query: &query, headers, body: Payload::Bytes(body.as_bytes()) };
         match self.call(&call) {
             Ok(_) => Ok(()),
             // Some stores answer a bare 404 for an upload that is gone.
@@ -279,7 +309,7 @@ impl ObjectStore for S3 {
             Integrity::Sha256 => headers.push(("x-amz-checksum-algorithm", "SHA256".into())),
             Integrity::Md5 | Integrity::None => {}
         }
-        self.call(&Call { method: "PUT", key: to, query: &[], headers, body: &[] }).map(drop)
+        self.call(&Call { method: "PUT", key: to, query: &[], headers, body: EMPTY }).map(drop)
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {

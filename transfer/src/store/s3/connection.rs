@@ -13,16 +13,19 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use super::endpoint::Endpoint;
 use super::framing::{self, Head};
 use super::pages::Pages;
-use crate::store::reach;
+use crate::checksum::{hex, sha256_hex};
+use crate::store::{Stretch, reach};
 
 /// How long connecting to one address may take.
 const CONNECT: Duration = Duration::from_secs(4);
 /// Bytes that are read at once.
 const AHEAD: usize = 256 << 10;
+/// The same below TLS, which alone would ask the kernel for 4 KiB at a time.
+const RECORDS: usize = 64 << 10;
 
 enum Io {
     Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Tls(Box<StreamOwned<ClientConnection, Pages<TcpStream>>>),
 }
 
 impl Read for Io {
@@ -30,6 +33,33 @@ impl Read for Io {
         match self {
             Io::Plain(stream) => stream.read(buffer),
             Io::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+pub enum Payload<'a> {
+    /// From memory.
+    Bytes(&'a [u8]),
+    /// From a file.
+    Stretch(&'a Stretch<'a>),
+}
+
+impl Payload<'_> {
+    /// Bytes.
+    pub fn length(&self) -> u64 {
+        match self {
+            Payload::Bytes(bytes) => bytes.len() as u64,
+            Payload::Stretch(stretch) => stretch.length,
+        }
+    }
+
+    /// SHA-256, in hex.
+    pub fn sha256_hex(&self) -> String {
+        match self {
+            Payload::Bytes(bytes) => sha256_hex(bytes),
+            Payload::Stretch(stretch) => hex(&stretch.sha256),
         }
     }
 }
@@ -64,7 +94,7 @@ impl Connection {
         let io = if endpoint.tls {
             let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
             let tls = ClientConnection::new(tls_config()?, name).map_err(io::Error::other)?;
-            Io::Tls(Box::new(StreamOwned::new(tls, stream)))
+            Io::Tls(Box::new(StreamOwned::new(tls, Pages::new(RECORDS, stream))))
         } else {
             Io::Plain(stream)
         };
@@ -78,7 +108,7 @@ impl Connection {
     pub fn set_silence(&self, silence: Duration) -> io::Result<()> {
         let socket = match self.reader.get_ref() {
             Io::Plain(stream) => stream,
-            Io::Tls(stream) => &stream.sock,
+            Io::Tls(stream) => stream.sock.get_ref(),
         };
         socket.set_read_timeout(Some(silence))?;
         socket.set_write_timeout(Some(silence))
@@ -88,7 +118,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is of no use afterwards.
-    pub fn ask(&mut self, head: &str, body: &[u8]) -> io::Result<Head> {
+    pub fn ask(&mut self, head: &str, body: Payload<'_>) -> io::Result<Head> {
         let sent = self.send(head.as_bytes(), body);
         match (framing::head(&mut self.reader), sent) {
             (Ok(answer), Ok(())) => Ok(answer),
@@ -98,7 +128,19 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, head: &[u8], body: &[u8]) -> io::Result<()> {
+    fn send(&mut self, head: &[u8], body: Payload<'_>) -> io::Result<()> {
+        let body = match (body, self.reader.get_mut()) {
+            (Payload::Bytes(body), _) => body,
+            (Payload::Stretch(stretch), Io::Plain(stream)) => {
+                stream.write_all(head)?;
+                return stretch.send_plain(stream);
+            }
+            (Payload::Stretch(stretch), Io::Tls(stream)) => {
+                stream.write_all(head)?;
+                stretch.send(stream)?;
+                return stream.flush();
+            }
+        };
         let writer: &mut dyn Write = match self.reader.get_mut() {
             Io::Plain(stream) => stream,
             Io::Tls(stream) => stream,

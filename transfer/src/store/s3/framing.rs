@@ -54,6 +54,20 @@ impl Head {
     }
 }
 
+/// A reader that can be told how much of what comes belongs together.
+pub trait Ahead: BufRead {
+    /// The next bytes: as many of `most` as its memory holds, fewer only where the input ends or fails.
+    ///
+    /// # Errors
+    /// The input's, once all that came before it was handed out.
+    fn ahead(&mut self, most: u64) -> io::Result<&[u8]> {
+        let _ = most;
+        self.fill_buf()
+    }
+}
+
+impl<R: io::Read> Ahead for io::BufReader<R> {}
+
 /// An answer that is not HTTP.
 pub fn broken(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
@@ -108,7 +122,7 @@ fn parse(bytes: &[u8]) -> io::Result<Head> {
 ///
 /// # Errors
 /// When the connection ends early or chunks are not well formed.
-pub fn body(reader: &mut impl BufRead, framing: Framing, sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<bool> {
+pub fn body(reader: &mut impl Ahead, framing: Framing, sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<bool> {
     match framing {
         Framing::Length(length) => exactly(reader, length, sink),
         Framing::Close => loop {
@@ -140,9 +154,9 @@ pub fn body(reader: &mut impl BufRead, framing: Framing, sink: &mut dyn FnMut(&[
     }
 }
 
-fn exactly(reader: &mut impl BufRead, mut left: u64, sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<bool> {
+fn exactly(reader: &mut impl Ahead, mut left: u64, sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<bool> {
     while left > 0 {
-        let piece = reader.fill_buf()?;
+        let piece = reader.ahead(left)?;
         if piece.is_empty() {
             return Err(ended());
         }

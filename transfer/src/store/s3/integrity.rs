@@ -11,12 +11,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::about::etag_md5;
+use super::connection::Payload;
 use super::framing::Head;
 use super::{Call, S3};
 use crate::checksum::{crc64nvme, crc64nvme_text, md5, sha256};
 use crate::spec::Integrity;
 use crate::store::wire::Try;
-use crate::store::{Class, StoreError};
+use crate::store::{Class, StoreError, Stretch};
 
 /// CRC-64/NVME is the first choice: the store keeps it for the whole object, also for one made of parts.
 const STRONGEST_FIRST: [Integrity; 3] = [Integrity::Crc64nvme, Integrity::Sha256, Integrity::Md5];
@@ -57,6 +58,15 @@ pub(super) fn header(kind: Integrity, body: &[u8]) -> Option<(&'static str, Stri
         Integrity::Sha256 => Some(("x-amz-checksum-sha256", STANDARD.encode(sha256(body)))),
         Integrity::Md5 => Some(("content-md5", STANDARD.encode(md5(body)))),
         Integrity::None => None,
+    }
+}
+
+/// The header that makes the store check a file's bytes; none of a kind that must be computed from all of them.
+pub(super) fn header_of(kind: Integrity, body: &Stretch<'_>) -> Option<(&'static str, String)> {
+    match kind {
+        Integrity::Crc64nvme => Some(("x-amz-checksum-crc64nvme", crc64nvme_text(body.crc64nvme))),
+        Integrity::Sha256 => Some(("x-amz-checksum-sha256", STANDARD.encode(body.sha256))),
+        Integrity::Md5 | Integrity::None => None,
     }
 }
 
@@ -102,7 +112,7 @@ impl S3 {
         }
         let key = self.probe_key();
         let headers = vec![];
-        let answer = self.call(&Call { method: "PUT", key: &key, query: &[], headers, body: BODY })?;
+        let answer = self.call(&Call { method: "PUT", key: &key, query: &[], headers, body: Payload::Bytes(BODY) })?;
         let etags = etag_md5(&answer.head) == Some(STANDARD.encode(md5(BODY)));
         self.integrity.etags.store(etags, Ordering::Relaxed);
         self.remove(&key)?;
@@ -144,10 +154,12 @@ impl S3 {
     /// One upload whose refusal is an answer: only what may pass is repeated.
     fn asked(&self, key: &str, header: Option<(&'static str, String)>) -> Result<Result<(), StoreError>, StoreError> {
         let headers: Vec<_> = header.into_iter().collect();
-        self.repeat(|| match self.try_call(&Call { method: "PUT", key, query: &[], headers: headers.clone(), body: BODY }) {
-            Ok(_) => Ok(Ok(())),
-            Err(Try::Failed(e)) if !e.class.repeat() || e.class == Class::BadDigest => Ok(Err(e)),
-            Err(other) => Err(other),
+        self.repeat(|| {
+            match self.try_call(&Call { method: "PUT", key, query: &[], headers: headers.clone(), body: Payload::Bytes(BODY) }) {
+                Ok(_) => Ok(Ok(())),
+                Err(Try::Failed(e)) if !e.class.repeat() || e.class == Class::BadDigest => Ok(Err(e)),
+                Err(other) => Err(other),
+            }
         })
     }
 

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::clock::now;
 use super::wire::{Request, Try, Wire};
 use super::{Class, StoreError};
-use crate::checksum::sha256_hex;
 use crate::credentials::aws::Keys;
 use crate::credentials::{self, CredentialError, Renewing};
 use crate::spec::Integrity;
@@ -30,6 +29,7 @@ pub mod retry;
 pub mod sign;
 pub mod xml;
 
+use connection::Payload;
 use endpoint::Address;
 use framing::Head;
 use integrity::Settled;
@@ -64,8 +64,11 @@ struct Call<'a> {
     key: &'a str,
     query: &'a [(&'a str, &'a str)],
     headers: Vec<(&'static str, String)>,
-    body: &'a [u8],
+    body: Payload<'a>,
 }
+
+/// No body.
+const EMPTY: Payload<'static> = Payload::Bytes(&[]);
 
 /// An answer with its body in memory.
 struct Answer {
@@ -170,7 +173,7 @@ impl S3 {
         let query = sign::query(call.query);
         // Over TLS the body is protected on its way, and its CRC is in a signed header.
         let payload =
-            if place.address.endpoint.tls && !call.body.is_empty() { "UNSIGNED-PAYLOAD".to_string() } else { sha256_hex(call.body) };
+            if place.address.endpoint.tls && !call.body.length() > 0 { "UNSIGNED-PAYLOAD".to_string() } else { call.body.sha256_hex() };
         let mut headers = vec![
             ("host".to_string(), place.address.endpoint.authority()),
             ("x-amz-content-sha256".into(), payload.clone()),
@@ -188,7 +191,7 @@ impl S3 {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         if matches!(call.method, "PUT" | "POST") {
-            text.push_str(&format!("content-length: {}\r\n", call.body.len()));
+            text.push_str(&format!("content-length: {}\r\n", call.body.length()));
         }
         let agent = concat!("gpujob-transfer/", env!("CARGO_PKG_VERSION"));
         text.push_str(&format!("user-agent: {agent}\r\nauthorization: {authorization}\r\n\r\n"));

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Call, S3};
+use super::{Call, EMPTY, S3};
 use crate::store::wire::Try;
 use crate::store::{Class, Sink, StoreError};
 
@@ -19,7 +19,7 @@ impl S3 {
             if !version.is_empty() {
                 headers.push(("if-match", version.to_string()));
             }
-            let call = Call { method: "GET", key, query: &[], headers, body: &[] };
+            let call = Call { method: "GET", key, query: &[], headers, body: EMPTY };
             let begins = format!("bytes {begin}-");
             let mut error = Vec::new();
             let head = self.once(&call, &mut |head, piece| {
