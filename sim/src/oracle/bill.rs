@@ -1,4 +1,5 @@
-//! The bill: every instance is owned or soon ended, one for each intent, none while nothing needs it, and none taken from work.
+//! The bill: every instance is owned or soon ended, and until it is gone its GpuNode says so; one for each intent, none while nothing
+//! needs it, and none taken from work.
 
 use super::mirror::Mirror;
 use crate::cloud::Machine;
@@ -18,7 +19,15 @@ const LATE: SignedDuration = SignedDuration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Bill {
     unowned_since: BTreeMap<String, Timestamp>,
+    /// The instance that each GpuNode, by UID, recorded when last seen.
+    recorded: BTreeMap<String, Record>,
     said: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Record {
+    node: String,
+    instance: String,
 }
 
 /// Whether one of these GpuNodes owns the instance: by UID, and by the id that it records, if it does.
@@ -48,11 +57,29 @@ impl Bill {
         for (intent, ids) in intents.into_iter().filter(|(_, ids)| ids.len() > 1) {
             wrong.push(format!("{} instances for the one intent {intent}: {ids:?}", ids.len()));
         }
+        wrong.extend(self.let_go(machines, mirror));
         for node in mirror.nodes.values() {
             wrong.extend(idle(node, mirror, calm, now));
         }
         wrong.retain(|w| self.said.insert(w.clone()));
         wrong
+    }
+}
+
+impl Bill {
+    /// GpuNodes that went before their instances: from then on nobody would end what a provider has forgotten to.
+    fn let_go(&mut self, machines: &[Machine], mirror: &Mirror) -> Vec<String> {
+        let mut now = BTreeMap::new();
+        for node in mirror.nodes.values() {
+            let instance = node.status.as_ref().and_then(|s| s.instance.as_ref());
+            if let (Some(uid), Some(instance)) = (node.uid(), instance) {
+                now.insert(uid, Record { node: node.name_any(), instance: instance.id.clone() });
+            }
+        }
+        let before = std::mem::replace(&mut self.recorded, now);
+        let went = before.into_iter().filter(|(uid, _)| !self.recorded.contains_key(uid)).map(|(_, record)| record);
+        let early = went.filter(|record| machines.iter().any(|m| m.id == record.instance && m.gone.is_none()));
+        early.map(|record| format!("GpuNode {} went before its instance {} was gone", record.node, record.instance)).collect()
     }
 }
 
