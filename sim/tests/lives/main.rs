@@ -163,5 +163,9 @@ lives! {
     doomed = "doomed",
     checkpoints = "checkpoints",
     late = "late",
+    late_committing = "late-committing",
+    late_sealing = "late-sealing",
     replaced = "replaced",
+    abandoned = "abandoned",
+    abandoned_long_ago = "abandoned-long-ago",
 }
