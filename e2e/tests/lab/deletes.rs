@@ -17,6 +17,8 @@ const POOL: &str = "deletes";
 const STARTS: Duration = Duration::from_secs(120);
 /// A job's pods get 10 s to end.
 const GOES: Duration = Duration::from_secs(40);
+/// A pod whose Node went first is ended by Kubernetes' own collector: a minute after it has missed the Node.
+const COLLECTED: Duration = Duration::from_secs(100);
 
 pub(crate) async fn leave_nothing(given: Given) -> Result<()> {
     let client = &given.client;
@@ -59,7 +61,7 @@ async fn jobs(given: &Given) -> Result<()> {
 async fn gone(given: &Given, namespace: &str, uid: &str) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(given.client.clone(), namespace);
     let labelled = ListParams::default().labels(&format!("{}={uid}", names::JOB_UID));
-    until("the end of its pods and reservations", GOES, || async {
+    until("the end of its pods and reservations", COLLECTED, || async {
         let left: Vec<String> = pods.list(&labelled).await?.iter().map(ResourceExt::name_any).collect();
         ensure!(left.is_empty(), "pods {left:?} are there");
         let held = given::nodes(&given.client, POOL).await?.into_iter().filter(|node| node.reservation_of(uid).is_some()).count();

@@ -179,7 +179,7 @@ impl Model for Race {
             actions.extend([Act::Step(index), Act::Lose(index)]);
         }
         actions.extend(world.late.iter().copied().map(Act::Arrive));
-        actions.extend(world.late_puts.iter().map(|(owner, seen)| Act::ArrivePut(*owner, *seen)));
+        actions.extend(world.late_puts.iter().map(|(owner, seen)| Act::ArrivePut(owner, *seen)));
     }
 
     fn next_state(&self, last: &World, action: Act) -> Option<World> {

@@ -99,6 +99,9 @@ pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: 
         container.volume_mounts.get_or_insert_default().push(VolumeMount { read_only: Some(true), ..mount(LOG, LOG_DIR) });
         volumes.push(log(job, target));
     }
+    // What looks at the data before a GPU is there belongs on a CPU node: a GPU node of others may be given back under it, and a pod
+    // without its Node stays until the cluster's own collector comes by.
+    let gpu_nodes_too = (task != Task::Check).then(|| tolerate(names::GPU_TAINT, "NoSchedule", None));
     let spec = PodSpec {
         containers: vec![container],
         volumes: Some(volumes),
@@ -108,7 +111,7 @@ pub fn build(job: &GpuJob, target: &Target, image: &Image, task: Task, pod_uid: 
         service_account_name: template.and_then(|t| t.service_account_name.clone()),
         automount_service_account_token: Some(false),
         image_pull_secrets: template.and_then(|t| t.image_pull_secrets.clone()),
-        tolerations: Some([tolerate(names::GPU_TAINT, "NoSchedule", None)].into_iter().chain(silence()).collect()),
+        tolerations: Some(gpu_nodes_too.into_iter().chain(silence()).collect()),
         affinity: Some(near(&target.node)),
         termination_grace_period_seconds: Some(30),
         ..PodSpec::default()

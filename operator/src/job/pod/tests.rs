@@ -5,7 +5,7 @@ use super::attempt::build;
 use super::storage::{self, Task};
 use super::{Image, PodError, Target};
 use crate::job::facts::{FETCH, STAGE};
-use gpujob_crds::GpuJob;
+use gpujob_crds::{GpuJob, names};
 use gpujob_transfer::spec::TransferSpec;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::{Value, json};
@@ -286,6 +286,9 @@ fn a_check_and_a_release_are_storage_pods_too() {
     let check = storage::build(&job(|_| {}), &target(), &image(), Task::Check, "");
     let c = &check.spec.as_ref().unwrap().containers[0];
     assert_eq!(c.args, Some(vec!["check".to_owned()]));
+    let tolerated = |pod: &Pod| pod.spec.as_ref().unwrap().tolerations.iter().flatten().any(|t| t.key.as_deref() == Some(names::GPU_TAINT));
+    assert!(!tolerated(&check), "a GPU node of others may go away under it");
+    assert!(tolerated(&storage::build(&job(|_| {}), &target(), &image(), Task::Resolve, "")), "there may be no other node");
     let long = storage::build(&job(|j| j["spec"]["activeDeadlineSeconds"] = json!(20 * 86_400)), &target(), &image(), Task::Check, "");
     assert_eq!(long.spec.unwrap().containers[0].args, Some(vec!["check".to_owned(), "--days=22".into()]), "with its delivery, and a day");
     assert_eq!(env(c, "GPUJOB_POD_UID")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.uid", "there is no attempt's pod yet");
