@@ -65,7 +65,7 @@ pub(super) async fn launches(lab: &Lab, client: &kube::Client) -> Result<Vec<f64
 }
 
 /// A pool of its own, as the sample pool but by another name.
-pub(super) async fn pool(lab: &Lab, client: &kube::Client) -> Result<()> {
+async fn pool(lab: &Lab, client: &kube::Client) -> Result<()> {
     cluster::apply(client, &install::pool(&lab.paths)?.replace("name: lab}", "name: measure}")).await?;
     let pools: Api<GpuPool> = Api::all(client.clone());
     until("the pool to be ready", Duration::from_secs(60), || async {

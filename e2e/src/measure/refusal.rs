@@ -1,6 +1,6 @@
 //! From the answer that refuses one offer to the request for the next.
 
-use super::launch::{last_call, pool};
+use super::launch::last_call;
 use crate::lab::Lab;
 use crate::progress::until;
 use crate::soak::given;
@@ -10,7 +10,8 @@ use kube::Api;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const RUNS: usize = 7;
+/// Another one each time: what was refused is remembered for half a minute and more, and the next job would not ask again.
+const TYPES: [&str; 7] = ["g4dn.xlarge", "g4dn.2xlarge", "g5.xlarge", "g5.2xlarge", "g6.xlarge", "g6.2xlarge", "gr6.4xlarge"];
 
 /// Spot can not be had: from the arrival of the CreateFleet that is refused for it to that of the one for on-demand, by the layer's
 /// log. The layer answers the first within milliseconds, so that this is the operator's own time.
@@ -19,9 +20,8 @@ pub(super) async fn refusals(lab: &Lab, client: &kube::Client) -> Result<Vec<f64
     ec2.fault(&json!({"kind": "node", "slow_boot_seconds": 3600})).await?;
     ec2.fault(&json!({"kind": "capacity", "available": 0, "market": "spot"})).await?;
     let mut seconds = vec![];
-    for number in 0..RUNS {
-        // A pool of its own each time: what was refused is remembered for half a minute, and the next job would not ask again.
-        pool(lab, client).await?;
+    for (number, kind) in TYPES.into_iter().enumerate() {
+        given::pool(lab, client, "measure", &json!({"instances": {"types": [kind], "models": null}})).await?;
         let name = format!("measure-refusal-{number}");
         let last = last_call(&ec2.get("calls").await?);
         crate::cluster::apply(client, &given::sleeper(super::NAMESPACE, &name, "measure").to_string()).await?;
