@@ -143,8 +143,8 @@ pub async fn drive<K, F>(
                     when.remove(&key);
                     running.insert(key.clone());
                     if !lanes.contains_key(key.lane()) {
-                        // A lane without looks has its permits all at home: it may be made anew.
-                        lanes.retain(|_, lane| lane.available_permits() < AT_ONCE);
+                        // Those that look, and those that wait for it, hold their lane: one that nobody holds may be made anew.
+                        lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
                     }
                     let lane = lanes.entry(key.lane().to_owned()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone();
                     let job = look(key.clone());

@@ -41,6 +41,13 @@ pub fn run<I: Send, T: Send, E: Send>(threads: usize, items: Vec<I>, work: impl 
     Ok(all.into_iter().map(|(_, result)| result).collect())
 }
 
+/// How many threads to begin with where the smallest request takes `latency`: at least `least`, and as many again for every 10 ms, so that
+/// threads that wait are made up for by others.
+pub fn for_latency(least: usize, most: usize, latency: Duration) -> usize {
+    let waits = usize::try_from(latency.as_millis() / 10).unwrap_or(most);
+    least.saturating_mul(1 + waits).clamp(least, most)
+}
+
 /// How many threads a [`widening`] crew has.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -139,6 +146,12 @@ fn processor_share() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_longer_begins_with_more() {
+        let begun = |ms| for_latency(4, 10, Duration::from_millis(ms));
+        assert_eq!([0, 9, 10, 30, 100_000].map(begun), [4, 4, 8, 10, 10]);
+    }
 
     #[test]
     fn a_crew_grows_while_that_helps() {

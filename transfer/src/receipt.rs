@@ -70,6 +70,25 @@ pub mod reason {
     pub const INTEGRITY_NOT_HONOURED: &str = "IntegrityNotHonoured";
     /// A defect of gpujob-transfer.
     pub const INTERNAL: &str = "Internal";
+
+    /// Whether a person can take the cause away while the results are kept: keys, permissions, a bucket, a quota. What may pass by itself
+    /// is repeated elsewhere, within its class; what lies in the files or the spec cannot be changed any more.
+    #[must_use]
+    pub fn mendable(reason: &str) -> bool {
+        const MENDABLE: [&str; 7] = [
+            INVALID_CREDENTIALS,
+            ACCESS_DENIED,
+            BUCKET_NOT_FOUND,
+            // A certificate that has run out is renewed at the store.
+            STORE_UNTRUSTED,
+            "WrongRegion",
+            // A quota that is used up, a key that encrypts and was disabled: stores have many words for it.
+            "StoreRefused",
+            // An object of ours that is gone may be a bucket that was made anew.
+            "ObjectNotFound",
+        ];
+        MENDABLE.contains(&reason)
+    }
 }
 
 /// Which subcommand answered.

@@ -3,9 +3,8 @@
 use super::NAMESPACE;
 use crate::lab::Lab;
 use crate::progress::until;
-use crate::{cluster, install};
+use crate::soak::given;
 use anyhow::{Context, Result, ensure};
-use gpujob_crds::conditions::{find, pool::READY};
 use gpujob_crds::{GpuJob, GpuNode, GpuPool};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -16,7 +15,7 @@ const LAUNCHES: usize = 20;
 
 /// From just before the POST of a GpuJob to the arrival of its CreateFleet, by one clock: both are on this machine.
 pub(super) async fn launches(lab: &Lab, client: &kube::Client) -> Result<Vec<f64>> {
-    pool(lab, client).await?;
+    given::pool(lab, client, "measure", &json!({})).await?;
     let ec2 = lab.ec2();
     // The instances are never needed: let them boot for ever, which costs the machine nothing.
     ec2.fault(&json!({"kind": "node", "slow_boot_seconds": 3600})).await?;
@@ -62,18 +61,6 @@ pub(super) async fn launches(lab: &Lab, client: &kube::Client) -> Result<Vec<f64
     ec2.delete("faults").await?;
     Api::<GpuPool>::all(client.clone()).delete("measure", &Default::default()).await?;
     Ok(seconds)
-}
-
-/// A pool of its own, as the sample pool but by another name.
-async fn pool(lab: &Lab, client: &kube::Client) -> Result<()> {
-    cluster::apply(client, &install::pool(&lab.paths)?.replace("name: lab}", "name: measure}")).await?;
-    let pools: Api<GpuPool> = Api::all(client.clone());
-    until("the pool to be ready", Duration::from_secs(60), || async {
-        let conditions = pools.get("measure").await?.status.map(|status| status.conditions).unwrap_or_default();
-        ensure!(find(&conditions, READY).is_some_and(|ready| ready.status == "True"), "{conditions:?}");
-        Ok(())
-    })
-    .await
 }
 
 pub(super) fn last_call(calls: &Value) -> u64 {

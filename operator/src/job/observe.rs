@@ -123,16 +123,19 @@ impl JobWorld {
             Role::Commit | Role::Discard | Role::Release => None,
         });
         let mut holders = ends.filter_map(End::receipt).filter(|r| r.reason == reason::DESTINATION_IN_USE).filter_map(|r| r.holder);
-        let on_record = |uid: &String| self.job.status.iter().flat_map(|s| &s.abandoned).any(|known| known == uid);
-        holders.find(|h| !cluster.is_empty() && h.cluster == cluster && h.uid != self.uid() && !on_record(&h.uid))
+        holders.find(|h| !cluster.is_empty() && h.cluster == cluster && h.uid != self.uid() && !self.known_gone(&h.uid))
+    }
+
+    /// Whether that the job of this UID is gone is on record.
+    fn known_gone(&self, uid: &str) -> bool {
+        self.job.status.iter().flat_map(|s| &s.abandoned).any(|known| known == uid)
     }
 
     /// Whether this answer says that the destination is held by a job which is gone; its UID then.
     #[must_use]
     pub fn abandoned_by(&self, receipt: &Receipt) -> Option<String> {
         let holder = receipt.holder.as_ref().filter(|_| receipt.reason == reason::DESTINATION_IN_USE)?;
-        let on_record = self.job.status.iter().flat_map(|s| &s.abandoned).any(|uid| *uid == holder.uid);
-        (on_record || self.gone.contains(&holder.uid)).then(|| holder.uid.clone())
+        (self.known_gone(&holder.uid) || self.gone.contains(&holder.uid)).then(|| holder.uid.clone())
     }
 
     /// The open attempt's GpuNode, when it is on record and the cache does not show it.

@@ -64,9 +64,7 @@ impl Bill {
         wrong.retain(|w| self.said.insert(w.clone()));
         wrong
     }
-}
 
-impl Bill {
     /// GpuNodes that went before their instances: from then on nobody would end what a provider has forgotten to.
     fn let_go(&mut self, machines: &[Machine], mirror: &Mirror) -> Vec<String> {
         let mut now = BTreeMap::new();

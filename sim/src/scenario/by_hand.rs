@@ -3,7 +3,7 @@
 use super::catalog::{ONE, SPOT, base, minutes, running, seconds, succeeds};
 use super::objects::{destination, job, job_without_results, namespace, pool};
 use super::{Act, End, Expect, JobExpect, Scenario, Step};
-use crate::world::Program;
+use crate::world::{OnSigterm, Program, Script};
 use gpujob_transfer::receipt::Ended;
 use serde_json::json;
 use std::time::Duration;
@@ -58,4 +58,20 @@ pub(super) fn abandoned() -> Scenario {
 pub(super) fn abandoned_long_ago() -> Scenario {
     let about = "the same with a job that comes later: it is known before the first attempt, which takes the claim over";
     taken_over("abandoned-long-ago", about, minutes(8))
+}
+
+/// Nobody sees the deletion before the program has answered it with an exit of 0: exit and deletion are read together.
+pub(super) fn exits_zero_unseen() -> Scenario {
+    let liar = Program { runs_for: 300, exit_code: 0, on_sigterm: OnSigterm::ExitZero };
+    let lost = Step { when: running("train", seconds(30)), act: Act::LoseLeader };
+    Scenario {
+        objects: vec![namespace(), pool(ONE, SPOT), job("train", &[liar, Program::ok(60)])],
+        // The sidecar is still at work when the operator is back, so the pod is there to be read.
+        script: Script { stage: minutes(3), ..Script::default() },
+        steps: vec![lost, Step { when: running("train", seconds(32)), act: Act::DeletePod("train") }],
+        expect: Expect { jobs: vec![succeeds("train", 2..=2)], instances_at_end: 0, launches: 1..=2, pool: true },
+        horizon: minutes(40),
+        replicas: 2,
+        ..base("exits-zero-unseen", "a pod is deleted while no operator leads, and its program exits 0 on SIGTERM: that is no success")
+    }
 }

@@ -4,7 +4,8 @@ use super::objects::{NAMESPACE, POOL};
 use super::resource;
 use crate::cloud::FakeCloud;
 use crate::world::World;
-use gpujob_crds::{GpuJob, GpuNode};
+use gpujob_crds::{GpuJob, GpuNode, names};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use serde_json::json;
@@ -48,6 +49,8 @@ pub enum Act {
     DeleteNode(&'static str),
     /// `spec.suspend` of a job is set.
     Suspend(&'static str, bool),
+    /// The pod of this job's attempt is deleted by hand.
+    DeletePod(&'static str),
     /// The operator that leads loses the API server for good.
     LoseLeader,
     /// The kubelet under this job loses the API server for so long.
@@ -138,6 +141,11 @@ impl Stage {
                     tracing::warn!(job, %error, "scenario: suspend");
                 }
             }
+            Act::DeletePod(job) => {
+                if let Some(pod) = self.pod(job).await {
+                    self.delete("Pod", Some(NAMESPACE), &pod).await;
+                }
+            }
             Act::LoseLeader => (self.lose_leader)(),
             Act::Silence(job, time) => {
                 let found = self.gpu_node(job).await.and_then(|n| n.status);
@@ -171,6 +179,13 @@ impl Stage {
     async fn gpu_node(&self, job: &str) -> Option<GpuNode> {
         let all = Api::<GpuNode>::all(self.client.clone()).list(&ListParams::default()).await.ok()?;
         all.items.into_iter().find(|n| n.reservations().iter().any(|r| r.name == job))
+    }
+
+    /// The name of the pod of this job's attempt.
+    async fn pod(&self, job: &str) -> Option<String> {
+        let params = ListParams::default().labels(&format!("{}={job},{}=attempt", names::JOB, names::ROLE));
+        let all = Api::<Pod>::namespaced(self.client.clone(), NAMESPACE).list(&params).await.ok()?;
+        all.items.into_iter().find(|p| p.metadata.deletion_timestamp.is_none()).and_then(|p| p.metadata.name)
     }
 
     async fn instance(&self, job: &str) -> Option<String> {

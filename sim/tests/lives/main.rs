@@ -157,6 +157,7 @@ lives! {
     fails_then_succeeds = "fails-then-succeeds",
     silent_kubelet = "silent-kubelet",
     exits_zero_when_told = "exits-zero-when-told",
+    exits_zero_unseen = "exits-zero-unseen",
     no_results = "no-results",
     results_exist = "results-exist",
     impostor = "impostor",

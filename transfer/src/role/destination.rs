@@ -1,7 +1,8 @@
 //! A destination: a prefix of a bucket, and the driver of its epoch object.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::epoch::{Decision, Epoch, Policy, Refusal};
 use crate::plan::{CONTROL, EPOCH_KEY, RECEIPT_KEY};
@@ -22,6 +23,8 @@ pub struct Destination {
     folder: String,
     /// Set once it is known that it does not.
     moved: OnceLock<()>,
+    /// The quickest answer so far to a request that carries next to nothing, in microseconds.
+    quickest: AtomicU64,
 }
 
 /// What came of [`Destination::change`].
@@ -36,7 +39,15 @@ pub enum Changed {
 impl Destination {
     /// `prefix` ends with a slash or is empty.
     pub fn new(store: Box<dyn ObjectStore>, prefix: String) -> Destination {
-        Destination { store, prefix, folder: String::new(), moved: OnceLock::new() }
+        Destination { store, prefix, folder: String::new(), moved: OnceLock::new(), quickest: AtomicU64::new(u64::MAX) }
+    }
+
+    /// How long the store takes to answer a request that carries next to nothing; zero before there was one.
+    pub(super) fn latency(&self) -> Duration {
+        match self.quickest.load(Ordering::Relaxed) {
+            u64::MAX => Duration::ZERO,
+            micros => Duration::from_micros(micros),
+        }
     }
 
     /// For an attempt, which has a folder of its own where the store does not do conditional writes.
@@ -95,7 +106,10 @@ impl Destination {
 
     /// The epoch object of that key.
     pub(super) fn epoch_at(&self, key: &str) -> Result<Option<(Epoch, Info)>, Fault> {
-        let Some((bytes, info)) = read(&*self.store, key, SMALL)? else { return Ok(None) };
+        let asked = Instant::now();
+        let found = read(&*self.store, key, SMALL)?;
+        self.quickest.fetch_min(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let Some((bytes, info)) = found else { return Ok(None) };
         match serde_json::from_slice::<Epoch>(&bytes) {
             Ok(epoch) if epoch.v == 1 => Ok(Some((epoch, info))),
             _ => {

@@ -16,6 +16,8 @@ use super::{Context, Fault, open, stage};
 
 /// Downloads at a time: small files wait for answers most of the time.
 const THREADS: usize = 16;
+/// At most, of small files from a store that is far away.
+const MOST: usize = 48;
 /// Most connections that write one file: more of them wait for each other in the kernel.
 const WRITERS: usize = 4;
 
@@ -78,7 +80,11 @@ pub(super) fn fetch(context: &Context) -> Result<Receipt, Fault> {
     let large = wanted.iter().filter(|w| w.size > download::LARGE).count();
     let writers = (THREADS / 2 / large.max(1)).clamp(1, WRITERS);
     let shelf = shelf(context);
-    let done = crew::run(if large > 0 { THREADS / 2 } else { THREADS }, wanted, |one| one.fetch(&meter, writers, shelf.as_ref()));
+    let fetch = |one: Wanted| one.fetch(&meter, writers, shelf.as_ref());
+    let done = match large {
+        0 => crew::widening(crew::Limits { first: THREADS, most: MOST }, wanted, fetch),
+        _ => crew::run(THREADS / 2, wanted, fetch),
+    };
     for input in &context.spec.inputs {
         download::tidy(Path::new(&input.path));
     }

@@ -12,24 +12,6 @@ use super::Fault;
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Whether a person can take the cause away while the sidecar waits: keys, permissions, a bucket, a quota. What may pass by itself is
-/// repeated elsewhere, within its class; what lies in the files or the spec cannot be changed any more.
-fn mendable(fault: &Fault) -> bool {
-    const MENDABLE: [&str; 7] = [
-        reason::INVALID_CREDENTIALS,
-        reason::ACCESS_DENIED,
-        reason::BUCKET_NOT_FOUND,
-        // A certificate that has run out is renewed at the store.
-        reason::STORE_UNTRUSTED,
-        "WrongRegion",
-        // A quota that is used up, a key that encrypts and was disabled: stores have many words for it.
-        "StoreRefused",
-        // An object of ours that is gone may be a bucket that was made anew.
-        "ObjectNotFound",
-    ];
-    MENDABLE.contains(&fault.reason)
-}
-
 /// Does `deliver` until it succeeds, fails for good, or `limit` has passed since its first failure. It must read credentials anew each
 /// time. `end` hears of another SIGTERM: then it is tried once more and no longer.
 pub(super) fn until_mended(
@@ -42,7 +24,7 @@ pub(super) fn until_mended(
     let mut last = false;
     loop {
         let fault = match deliver() {
-            Err(fault) if mendable(&fault) => fault,
+            Err(fault) if reason::mendable(fault.reason) => fault,
             other => return other,
         };
         let left = limit.saturating_sub(since.get_or_insert_with(Instant::now).elapsed());

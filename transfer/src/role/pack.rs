@@ -1,4 +1,4 @@
-//! Small files go in packs: one object of a few MiB holds many of them, so staging costs a request for hundreds of files, and the
+//! Small files go in packs: one object of a MiB holds many of them, so staging costs a request for hundreds of files, and the
 //! commit reads many with one request.
 
 use crate::checksum::{crc64nvme, crc64nvme_text};
@@ -15,7 +15,7 @@ use super::walk::Found;
 /// Files up to this size go in packs: above it, the bytes cost more than the request.
 pub(super) const SMALL: u64 = 256 << 10;
 /// Size of a pack: each thread that fills one holds it in memory.
-pub(super) const PACK: u64 = 2 << 20;
+pub(super) const PACK: u64 = 1 << 20;
 /// Most files of one pack: what is lost by one that is sent again.
 const FILES: usize = 4096;
 /// How much of a pack the commit reads at a time: each of its threads holds that much.

@@ -42,7 +42,8 @@ pub(super) fn forward(to: &Destination, subject: &Epoch, nonce: &str, log: Optio
     say(&format!("publishing {} ({}) at {}", count(plan.items.len() as u64, "file"), size(plan.bytes()), to.name()));
     let (packed, single): (Vec<&Item>, Vec<&Item>) = plan.items.iter().partition(|item| matches!(item.staged, Staged::Pack { .. }));
     let runs = pack::runs(packed).into_iter().chain(single.into_iter().map(|item| vec![item])).collect();
-    let landed = crew::widening(crew::Limits { first: 8, most: THREADS }, runs, |run: Vec<&Item>| {
+    let first = crew::for_latency(8, THREADS / 2, to.latency());
+    let landed = crew::widening(crew::Limits { first, most: THREADS }, runs, |run: Vec<&Item>| {
         let gone = match run[..] {
             [item] if !matches!(item.staged, Staged::Pack { .. }) => land(to, item).map(|there| (!there).then(|| item.file.path.clone())),
             _ => pack::land(to, subject, &run),

@@ -22,8 +22,8 @@ use crate::spec::Results;
 use super::destination::{Changed, Destination};
 use super::globs::Globs;
 use super::ledger::Ledger;
-use super::upload::{Stager, THREADS};
-use super::{Context, Fault, keep, stream, walk};
+use super::upload::Stager;
+use super::{Context, Fault, keep, stream, upload, walk};
 
 /// How often a running attempt looks whether it still stands.
 const LOOK: Duration = Duration::from_secs(30);
@@ -184,7 +184,8 @@ fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor, ba
     let meter = Meter::new("staged", files, bytes);
     let recheck = in_memory(Path::new(&results.path));
     let state = &context.state;
-    let stager = Stager { to, base: base.into(), stop: &stop, meter, state, ledger, recheck, threads: THREADS };
+    let threads = upload::threads(to);
+    let stager = Stager { to, base: base.into(), stop: &stop, meter, state, ledger, recheck, threads };
     let done = guarded(to, me, &stop, || stager.all(found.files))?;
     found.skipped.extend(done.gone);
     found.skipped.sort_by(|a, b| a.path.cmp(&b.path));

@@ -112,17 +112,8 @@ fn commit(d: &mut Draft<'_>, a: &Attempt, pod: Option<&PodFact>, task: Task) {
 /// Whether what failed is worth waiting for, because a person can mend it and nothing is lost yet. Unsealed results are on the node with
 /// a sidecar that tries again and says itself when `keepOnFailure` is over; sealed ones are staged, and kept for as long from then on.
 fn kept(d: &mut Draft<'_>, a: &Attempt, sealed: Option<Timestamp>, exit: Timestamp, r: &Receipt) -> bool {
-    const MENDABLE: [&str; 7] = [
-        reason::INVALID_CREDENTIALS,
-        reason::ACCESS_DENIED,
-        reason::BUCKET_NOT_FOUND,
-        reason::STORE_UNTRUSTED,
-        "WrongRegion",
-        "StoreRefused",
-        "ObjectNotFound",
-    ];
     let (keep, said) = (d.world.job.spec.keep_on_failure(), sentence(&r.message));
-    if !MENDABLE.contains(&r.reason.as_str()) || sealed.is_some_and(|at| d.due(at, keep)) {
+    if !reason::mendable(&r.reason) || sealed.is_some_and(|at| d.due(at, keep)) {
         return false;
     }
     let until = later(sealed.unwrap_or(exit), keep);

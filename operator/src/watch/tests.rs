@@ -1,8 +1,13 @@
 //! What caches keep, where it is found, and what a broken watch says.
 
+use super::feed::{Trouble, feed};
+use super::stores::{found, keys_of_pod, place};
+use super::trim::trim_job;
 use super::*;
-use futures::stream;
-use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
+use crate::index::Index;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use kube::runtime::reflector;
 use std::time::Duration;
 
 fn job() -> GpuJob {
