@@ -17,7 +17,7 @@ use super::destination::{Changed, Destination};
 use super::{Fault, pack, sweep};
 
 /// Most requests at a time: each may hold 256 KiB of a pack.
-const THREADS: usize = 64;
+const THREADS: usize = 40;
 /// Largest plan that is read.
 const PLAN_LIMIT: usize = 1 << 30;
 
