@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Crash after every single write of every scenario (or of the one that --scenario names).
     #[arg(long)]
     exhaustive: bool,
+    /// With --exhaustive: have every single request arrive 3 s late, instead of crashes.
+    #[arg(long, requires = "exhaustive")]
+    late: bool,
     /// Stop at the first failure.
     #[arg(long)]
     first: bool,
@@ -88,8 +91,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         let names: Vec<String> =
             scenario.map_or_else(|| catalog::all().iter().map(|s| s.name.to_owned()).collect(), |name| vec![name.to_owned()]);
         let lists = threads::over(&names, args.threads, |name| exhaustive::of(name), |_, _| {});
-        let schedules: Vec<Schedule> =
-            lists.iter().map(|(clean, _)| clean.schedule.clone()).chain(lists.iter().flat_map(|(_, crashes)| crashes.clone())).collect();
+        let faulty = lists.iter().flat_map(|(clean, crashes)| if args.late { exhaustive::late(clean) } else { crashes.clone() });
+        let schedules: Vec<Schedule> = lists.iter().map(|(clean, _)| clean.schedule.clone()).chain(faulty).collect();
         return many(&schedules, args);
     }
     if let Some(count) = args.schedules {
@@ -99,7 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let name = args.replay.clone().unwrap_or_else(|| format!("{}/clean", scenario.unwrap_or("plain")));
     let schedule = exhaustive::named(&name)
-        .with_context(|| format!("{name:?} names no schedule: give a seed, or SCENARIO/clean, or SCENARIO/crash-N"))?;
+        .with_context(|| format!("{name:?} names no schedule: give a seed, SCENARIO/clean, SCENARIO/crash-N or SCENARIO/late-N"))?;
     show(&schedule, args.output)
 }
 

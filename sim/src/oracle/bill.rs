@@ -41,9 +41,10 @@ impl Bill {
     /// One look. `calm`: since when nothing has gone wrong that would excuse a delay; `now` when something just does.
     pub(super) fn look(&mut self, machines: &[Machine], cluster: &str, mirror: &Mirror, calm: Timestamp, now: Timestamp) -> Vec<String> {
         let mut wrong = vec![];
-        let mut intents: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        // A GpuNode is one intent, whatever its request says of itself.
+        let mut intents: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for machine in machines.iter().filter(|m| m.tags.get(names::CLUSTER_TAG).is_some_and(|c| c == cluster)) {
-            let intent = format!("{:?}/{:?}", machine.tags.get(names::NODE_UID_TAG), machine.tags.get(names::LAUNCH_TAG));
+            let intent = machine.tags.get(names::NODE_UID_TAG).map_or("", String::as_str);
             intents.entry(intent).or_default().push(&machine.id);
             if machine.ending.is_some() || machine.gone.is_some() || owned(machine, mirror) {
                 self.unowned_since.remove(&machine.id);
@@ -55,7 +56,7 @@ impl Bill {
             }
         }
         for (intent, ids) in intents.into_iter().filter(|(_, ids)| ids.len() > 1) {
-            wrong.push(format!("{} instances for the one intent {intent}: {ids:?}", ids.len()));
+            wrong.push(format!("{} instances for the GpuNode with the UID {intent:?}: {ids:?}", ids.len()));
         }
         wrong.extend(self.let_go(machines, mirror));
         for node in mirror.nodes.values() {

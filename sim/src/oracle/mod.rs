@@ -204,7 +204,10 @@ impl Oracle {
                 let proof = jobs::Proof { programs: &state.programs, delivered: &delivered, disturbed: &disturbed };
                 wrong.extend(jobs::check(change, &proof).into_iter().map(|w| ("job", w)));
             }
-            "gpunodes" => wrong.extend(nodes::check(change, &state.mirror).into_iter().map(|w| ("node", w))),
+            "gpunodes" => {
+                let going = |node: &str| self.disturbance(&state.mirror, node).is_some();
+                wrong.extend(nodes::check(change, &state.mirror, &going).into_iter().map(|w| ("node", w)));
+            }
             "pods" => {
                 if let (_, Some(pod)) = change.typed() {
                     state.programs.see(&pod);

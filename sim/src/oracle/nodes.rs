@@ -1,16 +1,22 @@
 //! What GpuNodes may say and ask for: one intent a try, prices and limits kept, and nobody taken off a node while they work.
 
 use super::mirror::{Change, Mirror};
+use gpujob_crds::conditions::{self, node as condition};
 use gpujob_crds::{GpuNode, Price};
 use kube::ResourceExt;
 
-/// Looks at a write of a GpuNode.
-pub(super) fn check(change: &Change, mirror: &Mirror) -> Vec<String> {
+/// Looks at a write of a GpuNode. `going`: whether the instance under the one of this name has begun to go by itself.
+pub(super) fn check(change: &Change, mirror: &Mirror, going: &dyn Fn(&str) -> bool) -> Vec<String> {
     let (old, new): (Option<GpuNode>, Option<GpuNode>) = change.typed();
     let mut wrong = vec![];
     match (old, new) {
         (None, Some(node)) => bought(&node, mirror, &mut wrong),
-        (Some(old), Some(new)) => changed(&old, &new, &mut wrong),
+        (Some(old), Some(new)) => {
+            changed(&old, &new, &mut wrong);
+            if change.ours && !going(&change.name) {
+                wrong.extend(given_back(&old, &new, mirror));
+            }
+        }
         (Some(old), None) if old.metadata.deletion_timestamp.is_none() && change.ours => {
             wrong.push("it was removed without having been deleted".into());
         }
@@ -41,6 +47,25 @@ fn bought(node: &GpuNode, mirror: &Mirror, wrong: &mut Vec<String>) {
     if let Some(most) = limits.price_per_hour.filter(|most| cost > *most) {
         wrong.push(format!("{cost} per hour in a pool of at most {most}"));
     }
+}
+
+/// A node that works well is not given back while a job has a place on it: it may have got that after somebody found the node idle.
+fn given_back(old: &GpuNode, new: &GpuNode, mirror: &Mirror) -> Option<String> {
+    if old.metadata.deletion_timestamp.is_some() || new.metadata.deletion_timestamp.is_none() {
+        return None;
+    }
+    let status = new.status.as_ref()?;
+    let ready = conditions::find(&status.conditions, condition::READY).is_some_and(|c| c.status == "True");
+    let well = ready && status.interrupted.is_none() && mirror.is_ready(status.node_name.as_deref()?);
+    let stays = mirror.pools.get(&new.spec.pool).is_some_and(|p| p.metadata.deletion_timestamp.is_none());
+    let wants = |uid: &str| {
+        mirror.jobs.values().any(|j| {
+            let ended = j.status.as_ref().is_some_and(|s| s.completion_time.is_some());
+            j.uid().as_deref() == Some(uid) && j.metadata.deletion_timestamp.is_none() && j.spec.suspend != Some(true) && !ended
+        })
+    };
+    let held = new.reservations().iter().find(|r| wants(&r.job_uid))?;
+    (well && stays).then(|| format!("it is given back while {} has a place on it", held.name))
 }
 
 fn changed(old: &GpuNode, new: &GpuNode, wrong: &mut Vec<String>) {

@@ -1,4 +1,5 @@
-//! A crash after every single write of a scenario, each time with a process that comes back and finds what is left.
+//! A crash after every single write of a scenario, each time with a process that comes back and finds what is left; and every single
+//! request late.
 
 use super::random::clean;
 use super::schedule::{Schedule, Verdict};
@@ -14,7 +15,14 @@ pub fn of(scenario: &str) -> (Arc<Verdict>, Vec<Schedule>) {
     (run, crashes)
 }
 
-/// The schedule of a name as [`Schedule::name`] has it: a seed, `scenario/clean` or `scenario/crash-N`.
+/// One schedule for each request of a clean run.
+#[must_use]
+pub fn late(clean: &Verdict) -> Vec<Schedule> {
+    let Schedule { scenario, replicas, .. } = &clean.schedule;
+    (1..=clean.requests).map(|n| Schedule::late(scenario, *replicas, n)).collect()
+}
+
+/// The schedule of a name as [`Schedule::name`] has it: a seed, `scenario/clean`, `scenario/crash-N` or `scenario/late-N`.
 #[must_use]
 pub fn named(name: &str) -> Option<Schedule> {
     if let Ok(seed) = name.parse() {
@@ -24,6 +32,9 @@ pub fn named(name: &str) -> Option<Schedule> {
     let replicas = catalog::named(scenario)?.replicas;
     if which == "clean" {
         return Some(Schedule::clean(scenario, replicas));
+    }
+    if let Some(request) = which.strip_prefix("late-") {
+        return Some(Schedule::late(scenario, replicas, request.parse().ok()?));
     }
     Some(Schedule::crash(scenario, replicas, which.strip_prefix("crash-")?.parse().ok()?))
 }

@@ -46,6 +46,17 @@ impl Schedule {
             ..Schedule::clean(scenario, replicas)
         }
     }
+
+    /// A scenario in which the nth request arrives 3 s late: others are answered meanwhile, and what it was sent for may be over.
+    #[must_use]
+    pub fn late(scenario: &str, replicas: usize, request: u64) -> Self {
+        Schedule {
+            name: format!("{scenario}/late-{request}"),
+            seed: request,
+            faults: vec![Fault::Delay { request, there_ms: 3000, back_ms: 0 }],
+            ..Schedule::clean(scenario, replicas)
+        }
+    }
 }
 
 impl fmt::Display for Schedule {

@@ -75,3 +75,19 @@ pub(super) fn exits_zero_unseen() -> Scenario {
         ..base("exits-zero-unseen", "a pod is deleted while no operator leads, and its program exits 0 on SIGTERM: that is no success")
     }
 }
+
+/// Whoever found the node idle must not take it from the job that has come meanwhile.
+pub(super) fn last_moment() -> Scenario {
+    let mut second = job_without_results("second", &[Program::ok(60)]);
+    second["spec"]["suspend"] = json!(true);
+    // The program runs for 60 s, the pool's window is two minutes.
+    let step = Step { when: running("first", seconds(181)), act: Act::Suspend("second", false) };
+    let done = |name| JobExpect { delivered: None, ..succeeds(name, 1..=1) };
+    Scenario {
+        objects: vec![namespace(), pool(ONE, SPOT), job_without_results("first", &[Program::ok(60)]), second],
+        steps: vec![step],
+        expect: Expect { jobs: vec![done("first"), done("second")], instances_at_end: 0, launches: 2..=2, pool: true },
+        horizon: minutes(30),
+        ..base("last-moment", "a job comes a second after its node was found idle for the whole window and its end was asked for")
+    }
+}

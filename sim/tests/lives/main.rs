@@ -169,4 +169,5 @@ lives! {
     replaced = "replaced",
     abandoned = "abandoned",
     abandoned_long_ago = "abandoned-long-ago",
+    last_moment = "last-moment",
 }
