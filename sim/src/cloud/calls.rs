@@ -56,6 +56,8 @@ pub enum Failure {
     Slow(Duration),
     /// Launch: the instance is made, useless.
     Useless,
+    /// Terminate: the answer is yes, and nothing happens.
+    Forgotten,
     /// List: only so many instances are read.
     Incomplete(usize),
     /// List: what was so long ago.

@@ -172,9 +172,10 @@ impl MachineProvider for Machines {
     }
 
     async fn terminate(&self, id: &str) -> Result<Terminated, ProviderError> {
-        self.call(Operation::Terminate, id, |account, _| match account.find(id).map(|machine| machine.state(account.now)) {
+        self.call(Operation::Terminate, id, |account, failure| match account.find(id).map(|machine| machine.state(account.now)) {
             None | Some(InstanceState::Terminated) => said(Terminated::Gone),
             Some(InstanceState::Terminating) => said(Terminated::InProgress),
+            Some(_) if failure == Some(&Failure::Forgotten) => said(Terminated::InProgress),
             Some(InstanceState::Pending | InstanceState::Running) => {
                 account.end(id, TERMINATED);
                 wrote(Terminated::InProgress, Some(id.to_owned()))

@@ -88,6 +88,19 @@ async fn a_useless_instance_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_can_be_forgotten_once() {
+    let cloud = cloud();
+    let buyer = Buyer::new(&cloud).await;
+    let id = buyer.buy("gn", 1).await.expect("bought").id;
+    sleep(SECOND * 5).await;
+    cloud.fault(Fault::next(Operation::Terminate, Failure::Forgotten));
+    assert_eq!(buyer.provider.terminate(&id).await.expect("agreed"), Terminated::InProgress);
+    assert!(cloud.instances()[0].ending.is_none());
+    assert_eq!(buyer.provider.terminate(&id).await.expect("agreed"), Terminated::InProgress);
+    assert!(cloud.instances()[0].ending.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_are_throttled_refused_and_logged_by_process() {
     let cloud = cloud();
     let (one, two) = (machines(&cloud, "one").await, machines(&cloud, "two").await);

@@ -1,5 +1,6 @@
 //! All scenarios. The first ten are the ones that are run with a crash after every single write.
 
+use super::by_cloud::forgotten_end;
 use super::by_hand::{abandoned, abandoned_long_ago, exits_zero_unseen, last_moment, replaced};
 use super::late::{late, late_committing, late_sealing};
 use super::objects::{job, job_without_results, namespace, pool};
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Scenario> {
         abandoned(),
         abandoned_long_ago(),
         last_moment(),
+        forgotten_end(),
     ]
 }
 

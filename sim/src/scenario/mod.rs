@@ -1,6 +1,7 @@
 //! Scenarios: what is there at the beginning, what the world does, what happens on the way, and how it must end. Plain data:
 //! the same scenario runs without faults, with a crash after each write, and under random schedules.
 
+mod by_cloud;
 mod by_hand;
 pub mod catalog;
 mod expect;

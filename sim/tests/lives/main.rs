@@ -170,4 +170,5 @@ lives! {
     abandoned = "abandoned",
     abandoned_long_ago = "abandoned-long-ago",
     last_moment = "last-moment",
+    forgotten_end = "forgotten-end",
 }
