@@ -75,7 +75,8 @@ impl<'a> Seats<'a> {
             world.pools.iter().map(|p| p.offers.iter().enumerate().rev().map(|(n, o)| (o.instance_type.as_str(), n)).collect()).collect();
         let mut seats = Seats { world, seats: BTreeMap::new(), coming: vec![], order: BTreeSet::new(), bought: vec![] };
         for (index, node) in world.nodes.iter().enumerate() {
-            if node.free_gpus() <= 0 || is_ending(node) || ails(node, now) {
+            let cordoned = node.metadata.name.as_ref().is_some_and(|name| world.cordoned.contains(name));
+            if node.free_gpus() <= 0 || is_ending(node) || cordoned || ails(node, now) {
                 continue;
             }
             let Some(&pool) = by_uid.get(node.spec.pool_uid.as_str()) else { continue };
