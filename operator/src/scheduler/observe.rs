@@ -4,6 +4,7 @@ use super::demand::{Pending, Read, Wants, pending};
 use super::room::Room;
 use crate::capacity::{Blocked, Record};
 use crate::context::Ctx;
+use crate::pool::LAUNCHES_REFUSED;
 use crate::watch::sorted;
 use gpujob_crds::{GpuJob, GpuNode, GpuPool, conditions};
 use gpujob_provider_core::{Offer, Prepared};
@@ -170,7 +171,8 @@ fn view(
     let deleted = pool.metadata.deletion_timestamp.is_some();
     let offers = known.as_ref().map(|k| k.offers.clone()).unwrap_or_default();
     PoolView {
-        ready: condition.is_some_and(|c| c.status == "True") && known.is_some() && !deleted,
+        // Launches that were refused are tried again when their time has come, whatever the status still says of them.
+        ready: condition.is_some_and(|c| c.status == "True" || c.reason == LAUNCHES_REFUSED) && known.is_some() && !deleted,
         why_not: if deleted {
             "is being deleted".into()
         } else {
