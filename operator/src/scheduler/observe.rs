@@ -34,6 +34,8 @@ pub(super) struct World {
     pub(super) offered: BTreeMap<String, Room>,
     /// GpuNodes whose Node somebody has cordoned: pods go there no more.
     pub(super) cordoned: BTreeSet<String>,
+    /// GpuNodes that had their GPUs and show fewer now: since when this scheduler sees that.
+    pub(super) short: BTreeMap<String, Timestamp>,
     pub(super) pools: Vec<PoolView>,
     /// Labels of each namespace.
     pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
@@ -60,6 +62,8 @@ pub(super) struct Memory {
     /// GpuNodes that this scheduler has written and that the cache may not show yet.
     pub(super) own: BTreeMap<String, (Arc<GpuNode>, Timestamp)>,
     pub(super) read: Read,
+    /// See [`World::short`]. Their condition has stayed True, so its own time is that of the boot.
+    short: BTreeMap<String, Timestamp>,
     /// What Nodes really offered: by the pool's UID, the time since which its settings are what they are, and the type. After a
     /// restart the Nodes that are there teach it again.
     learned: BTreeMap<(String, Option<Timestamp>), BTreeMap<String, Room>>,
@@ -78,6 +82,8 @@ pub(super) fn observe(ctx: &Ctx, memory: &mut Memory, now: Timestamp) -> World {
     let offered = learn(&joined, &pools, &mut memory.learned);
     let is_cordoned = |node: &Node| node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
     let cordoned = joined.iter().filter(|(_, node)| is_cordoned(node)).map(|(known, _)| known.name_any()).collect();
+    let since = |name: String| (memory.short.get(&name).copied().unwrap_or(now), name);
+    memory.short = nodes.iter().filter(|n| is_short(n)).map(|n| since(n.name_any())).map(|(at, name)| (name, at)).collect();
     let held = held(&nodes);
     let (mut waiting, mut silent) = (Vec::<(Pending, Arc<GpuJob>)>::new(), vec![]);
     for job in ctx.stores.jobs.state() {
@@ -94,7 +100,24 @@ pub(super) fn observe(ctx: &Ctx, memory: &mut Memory, now: Timestamp) -> World {
     memory.read.keep(&pending);
     let pools = pools.into_iter().map(|pool| view(ctx, pool, &memory.learned, now)).collect();
     let namespaces = ctx.stores.namespaces.state().iter().map(|n| (n.name_any(), n.labels().clone())).collect();
-    World { draining: ctx.leader.is_draining(), pending, jobs, silent, nodes, offered, cordoned, pools, namespaces }
+    World {
+        draining: ctx.leader.is_draining(),
+        pending,
+        jobs,
+        silent,
+        nodes,
+        offered,
+        cordoned,
+        short: memory.short.clone(),
+        pools,
+        namespaces,
+    }
+}
+
+/// Whether its Node is Ready with fewer GPUs than it had: its device plugin is down, or just being restarted.
+fn is_short(node: &GpuNode) -> bool {
+    let known = node.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::node::INITIALIZED));
+    known.is_some_and(|c| c.reason == "NoGpu" && c.status == "True")
 }
 
 /// The jobs that hold a reservation, by UID: `None` for one that counts for every attempt. One on a GpuNode whose end has begun
