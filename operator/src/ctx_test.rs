@@ -105,6 +105,7 @@ struct Kept {
     objects: BTreeMap<String, Value>,
     writes: Vec<(String, Value)>,
     forbidden: Option<String>,
+    hangs: Option<String>,
 }
 
 impl Objects {
@@ -121,6 +122,11 @@ impl Objects {
         self.0.lock().expect("lock").forbidden = Some(path.to_owned());
     }
 
+    /// Requests about paths with this in them are not answered from now on. One that hangs already goes on hanging.
+    pub(crate) fn hang(&self, part: &str) {
+        self.0.lock().expect("lock").hangs = Some(part.to_owned());
+    }
+
     /// The object at this path.
     pub(crate) fn get(&self, path: &str) -> Value {
         self.0.lock().expect("lock").objects.get(path).cloned().unwrap_or_default()
@@ -135,6 +141,10 @@ impl Objects {
         let (parts, body) = request.into_parts();
         let bytes = body.collect_bytes().await.unwrap_or_default();
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let hangs = self.0.lock().expect("lock").hangs.as_ref().is_some_and(|part| parts.uri.path().contains(part.as_str()));
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let (code, value) = self.handle(&parts.method, parts.uri.path(), body);
         Response::builder().status(code).body(Body::from(value.to_string().into_bytes())).expect("a response")
     }

@@ -1,4 +1,5 @@
-//! No head-of-line blocking: the real controllers, in virtual time, beside a provider that never answers.
+//! No head-of-line blocking: the real controllers, in virtual time, beside a provider, or a namespace, that never
+//! answers.
 
 use crate::ctx_test::{HUNG, Surroundings, WELL};
 use crate::run::controllers;
@@ -6,6 +7,7 @@ use gpujob_crds::node::{GpuNodeStatus, InstanceStatus};
 use gpujob_crds::pool::AwsPool;
 use gpujob_crds::{GpuNode, GpuPool, Market, Price, Reservation, names};
 use gpujob_provider_core::{Notice, NoticeKind};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use std::time::Duration;
@@ -148,6 +150,39 @@ async fn a_notice_is_recorded_within_five_seconds_though_another_region_is_silen
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_that_hangs_delays_no_record_of_another_node() {
+    let mut s = Surroundings::new();
+    let notice = |id: String| Notice { instance: id, kind: NoticeKind::Interruption, at: None, code: "marked".into(), receipt: None };
+    let mut notices = vec![];
+    for n in 0..40 {
+        let (name, id, uid) = (format!("gn-{n:02}"), format!("i-{n:02}"), format!("job-{n}"));
+        node(&mut s, &name, WELL, Some(&id), |node| {
+            node.status.as_mut().and_then(|s| s.assignments.as_mut()).expect("set")[0].job_uid.clone_from(&uid);
+        });
+        let namespace = if n == 39 { "well" } else { "hangs" };
+        let mut pod = Pod::default();
+        (pod.metadata.name, pod.metadata.namespace, pod.metadata.uid) = (Some(uid.clone()), Some(namespace.into()), Some(uid.clone()));
+        let labels = [(names::ROLE, "attempt"), (names::ATTEMPT, "1"), (names::JOB_UID, &uid)];
+        pod.metadata.labels = Some(labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        s.api.put(&format!("/api/v1/namespaces/{namespace}/pods/{uid}"), &pod);
+        s.caches.pod(pod);
+        notices.push(notice(id));
+    }
+    s.api.hang("/namespaces/hangs/");
+    let shutdown = start(&mut s);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = s.well.count("notices");
+    s.well.script(|w| w.notices = notices);
+    tokio::time::sleep(Duration::from_millis(4000 + 2000 + 1000 + 200)).await;
+    let recorded = |n: u32| s.api.get(&path(&format!("gn-{n:02}")))["status"]["interrupted"].is_string();
+    assert!((0..40).all(recorded), "{:?}", (0..40).filter(|n| !recorded(*n)).collect::<Vec<_>>());
+    let asked = s.api.get("/api/v1/namespaces/well/pods/job-39")["metadata"]["annotations"].clone();
+    assert!(asked[names::CHECKPOINT].is_string() && asked[names::TAKEN_AT].is_string(), "{asked}");
+    assert!(s.well.count("notices") >= before + 2, "and the next question is asked meanwhile");
+    shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_is_acknowledged_when_it_is_on_record_and_not_before() {
     let mut s = Surroundings::new();
     let mut pool = GpuPool::new("p", Default::default());
@@ -169,7 +204,7 @@ async fn a_message_is_acknowledged_when_it_is_on_record_and_not_before() {
     s.api.put(&path("well"), &live);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(!s.api.get(&path("well"))["status"]["interrupted"].is_null());
-    assert!(acknowledged(&s).iter().any(|c| c == "acknowledge i-well,i-another-cluster's"), "{:?}", acknowledged(&s));
+    assert!(acknowledged(&s).iter().any(|c| c == "acknowledge i-well"), "{:?}", acknowledged(&s));
     shutdown.cancel();
 }
 

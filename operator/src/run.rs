@@ -162,10 +162,10 @@ pub async fn controllers(ctx: Arc<Ctx>, ends: Receivers, shutdown: CancellationT
         let (ctx, launches) = (c.clone(), launches.clone());
         Box::pin(async move { counted(&ctx, "node", node::reconcile(&name, &ctx, &launches).await) })
     });
-    let c = ctx.clone();
+    let (c, checks) = (ctx.clone(), Arc::new(pool::Checks::default()));
     let pools = drive("pool", ends.pools, Duration::from_millis(500), limit, shutdown.clone(), move |name: String| {
-        let ctx = c.clone();
-        Box::pin(async move { counted(&ctx, "pool", pool::reconcile(&name, &ctx).await) })
+        let (ctx, checks) = (c.clone(), checks.clone());
+        Box::pin(async move { counted(&ctx, "pool", pool::reconcile(&name, &ctx, &checks).await) })
     });
     tokio::join!(
         jobs,

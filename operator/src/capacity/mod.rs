@@ -154,6 +154,13 @@ impl Capacity {
         self.lock().blocked.get(pool).filter(|b| b.until > now).cloned()
     }
 
+    /// Why launches of this pool were refused last, if none has gone through since: for a while longer than nothing is tried, so that what
+    /// is said of the pool does not change with every try.
+    #[must_use]
+    pub fn launches_refused(&self, pool: &str, now: Timestamp) -> Option<Blocked> {
+        self.lock().blocked.get(pool).filter(|b| b.until.saturating_add(LONGEST).unwrap_or(b.until) > now).cloned()
+    }
+
     /// A launch of this pool went through, or its settings changed: nothing holds it back any more.
     pub fn unblock_pool(&self, pool: &str) {
         self.lock().blocked.remove(pool);

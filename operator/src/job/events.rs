@@ -11,13 +11,12 @@ pub fn transitions(old: &GpuJobStatus, new: &GpuJobStatus) -> Vec<Event> {
     let mut events = vec![];
     for a in &new.attempts {
         let before = old.attempts.iter().find(|b| b.number == a.number);
-        if before.is_none() {
-            events.push(assigned(a));
-        }
         if a.start_time.is_some() && before.is_none_or(|b| b.start_time.is_none()) {
             events.push(started(a));
         }
-        if let Some(outcome) = a.outcome.filter(|_| before.is_none_or(|b| b.outcome.is_none())) {
+        // That the job has succeeded says the same of its last attempt.
+        let told = |outcome: &Outcome| *outcome == Outcome::Succeeded && new.completion_time.is_some();
+        if let Some(outcome) = a.outcome.filter(|o| before.is_none_or(|b| b.outcome.is_none()) && !told(o)) {
             events.push(ended(a, outcome));
         }
     }
@@ -25,15 +24,6 @@ pub fn transitions(old: &GpuJobStatus, new: &GpuJobStatus) -> Vec<Event> {
         events.extend(find(&new.conditions, types::SUCCEEDED).map(|c| over(c.status == "True", &c.reason, &c.message)));
     }
     events
-}
-
-fn assigned(a: &Attempt) -> Event {
-    event(
-        EventType::Normal,
-        "Assigned",
-        "Assign",
-        &format!("Attempt {} has a place on {}.", a.number, a.node.as_deref().unwrap_or("a node")),
-    )
 }
 
 fn started(a: &Attempt) -> Event {
@@ -58,4 +48,33 @@ fn over(succeeded: bool, reason: &str, message: &str) -> Event {
 fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
     let note = crate::events::cut(note);
     Event { type_, reason: reason.into(), action: action.into(), note: Some(note), secondary: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpujob_crds::conditions::{set, want};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn a_job_that_succeeds_tells_that_it_started_and_that_it_succeeded() {
+        let time = Some(Time(Timestamp::UNIX_EPOCH));
+        let reasons = |old: &GpuJobStatus, new: &GpuJobStatus| transitions(old, new).into_iter().map(|e| e.reason).collect::<Vec<_>>();
+        let mut story = vec![GpuJobStatus::default()];
+        let mut next = |change: &dyn Fn(&mut GpuJobStatus)| {
+            let mut status = story.last().cloned().unwrap_or_default();
+            change(&mut status);
+            story.push(status);
+        };
+        next(&|s| s.attempts.push(Attempt { number: 1, ..Attempt::default() }));
+        next(&|s| s.attempts[0].start_time.clone_from(&time));
+        next(&|s| {
+            s.attempts[0].outcome = Some(Outcome::Succeeded);
+            s.completion_time.clone_from(&time);
+            set(&mut s.conditions, &want(types::SUCCEEDED, true, "Committed", ""), 1, Timestamp::UNIX_EPOCH);
+        });
+        let told: Vec<String> = story.windows(2).flat_map(|pair| reasons(&pair[0], &pair[1])).collect();
+        assert_eq!(told, ["Started", "Succeeded"]);
+    }
 }

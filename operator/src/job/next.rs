@@ -27,6 +27,10 @@ pub const UNRESOLVED: &str = "Unresolved";
 
 /// Why an attempt ended whose instance is being taken back, its program not having ended before the notice.
 pub const NOTICED: &str = "SpotInterruption";
+/// Why an attempt ended whose pod was too large for its node: no other node of that type is tried for this job.
+pub const MISFIT: &str = "Misfit";
+/// Why an attempt ended whose pod its node did not take for another reason: only that node is not tried again for this job.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
 /// Seconds after which an attempt that is taken back has been worth its place: the next begins at once.
 const WORTHWHILE: i64 = 600;
 

@@ -8,10 +8,12 @@
 //!        interruption or rebalance: the attempts' pods are told to save a checkpoint
 //!        recorded, or nobody's here: the queue may forget it
 //! ```
-//! Each source has a task of its own, so one that hangs delays no other. Only the leader reads: a follower would take messages
+//! Each source has a task of its own, so one that hangs delays no other, and so has each node that is told of: its pods are asked within
+//! 2 s or not at all. Only the leader reads: a follower would take messages
 //! off a queue that it may not act on.
 
 mod act;
+mod follow;
 mod observe;
 mod plan;
 

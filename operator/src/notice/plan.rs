@@ -21,6 +21,15 @@ pub(super) enum Action {
     Checkpoint { namespace: String, pod: String, uid: String, node: String, taken_at: Option<Timestamp> },
 }
 
+impl Action {
+    /// The GpuNode that it is about.
+    pub(super) fn node(&self) -> &str {
+        match self {
+            Action::Record { node, .. } | Action::Checkpoint { node, .. } => node,
+        }
+    }
+}
+
 /// Everything that follows from what one source said.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {

@@ -1,11 +1,13 @@
 //! Looks at one pool: checks, lists, reports.
 
-use super::plan::{Checked, FINALIZER, status};
+use super::check::{Checks, no_answer};
+use super::plan::{Checked, FINALIZER, leaving, status};
 use crate::capacity::{FailedCheck, PoolOffers};
 use crate::context::{ApiError, Ctx, within};
 use crate::watch::sorted;
 use gpujob_crds::{GpuPool, GpuPoolStatus};
-use gpujob_provider_core::{ErrorClass, MachineProvider, Offer, Prepared, ProviderError, Scope};
+use gpujob_provider_core::{ProviderError, Scope};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
@@ -13,7 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often offers are listed. Describe calls are free, and a price that is older than this may be refused.
-const REFRESH: Duration = Duration::from_secs(60);
+pub(super) const REFRESH: Duration = Duration::from_secs(60);
+/// An answer that is owed for so long is said to be.
+const SLOW: Duration = Duration::from_secs(20);
+/// How often it is looked for.
+const OWED: Duration = Duration::from_secs(1);
+/// How long taking away what was made for a pool may take, before that is said: less than a look may.
+const RELEASE: Duration = Duration::from_secs(40);
 const MANAGER: &str = "gpujob/pool";
 
 /// Why a look at a pool failed.
@@ -27,12 +35,13 @@ pub enum Error {
     Provider(#[from] ProviderError),
 }
 
-/// One look at one pool. Returns when to look again. Followers list offers too, and write nothing.
+/// One look at one pool: what its provider said last, on record. Returns when to look again. Followers list offers too, and write nothing.
 ///
 /// # Errors
 /// When a write failed: look again later.
-pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, Error> {
+pub async fn reconcile(name: &str, ctx: &Arc<Ctx>, checks: &Checks) -> Result<Option<Duration>, Error> {
     let Some(pool) = ctx.stores.pools.get(&kube::runtime::reflector::ObjectRef::new(name)) else {
+        checks.forget(name);
         ctx.capacity.forget_pool(name);
         return Ok(None);
     };
@@ -40,6 +49,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
     let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
     let nodes = sorted(&ctx.stores.nodes);
     if pool.metadata.deletion_timestamp.is_some() || ctx.leader.is_draining() {
+        checks.forget(name);
         return let_go(ctx, &pool, &scope, &nodes).await;
     }
     if leads && !pool.finalizers().iter().any(|f| f == FINALIZER) {
@@ -54,65 +64,41 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>) -> Result<Option<Duration>, E
     // Before its offers are known, and so before anything can be bought of them.
     let kept = pool.status.as_ref().map(|s| s.memory.as_slice()).unwrap_or_default();
     ctx.capacity.restore(name, pool.spec.region(), kept, leads, now);
-    let fresh = ctx.capacity.offers(name).filter(|known| {
-        let same = pool.metadata.uid.as_deref() == Some(&known.uid) && pool.metadata.generation == Some(known.generation);
-        same && now.duration_since(known.listed) < jiff::SignedDuration::from_secs(55)
-    });
-    // Looks come with every change of a GpuNode, to count it; the provider is asked once a minute.
-    let refused = ctx
-        .capacity
-        .failed_check(name)
-        .filter(|f| pool.metadata.uid.as_deref() == Some(&f.uid) && pool.metadata.generation == Some(f.generation) && now < f.until);
     // Looks come with every change of a GpuNode, to count it, and after every write; the provider is asked once a minute.
-    let (checked, age) = match (fresh, refused) {
-        (Some(known), _) => (Ok(Some((known.prepared, known.offers))), now.duration_since(known.listed)),
-        (None, Some(failed)) => (Err(failed.error), jiff::SignedDuration::ZERO),
-        (None, None) => {
-            let checked = check(ctx, &pool, &scope, leads).await;
-            let failed = checked.as_ref().err().map(|error| FailedCheck {
-                uid: pool.uid().unwrap_or_default(),
-                generation: pool.metadata.generation.unwrap_or(1),
-                error: error.clone(),
-                until: now.saturating_add(error.class.first_wait().min(REFRESH)).unwrap_or(now),
-            });
-            ctx.capacity.checked(name, failed);
-            (checked, jiff::SignedDuration::ZERO)
+    let (mut fresh, mut refused) = known(ctx, &pool, now);
+    let mut owed = None;
+    if fresh.is_none() && refused.is_none() {
+        owed = checks.ask(ctx, &pool, &scope, leads).await;
+        (fresh, refused) = known(ctx, &pool, ctx.clock.now());
+    }
+    let blocked = ctx.capacity.launches_refused(name, now);
+    let (mut wanted, wake) = match (&fresh, &refused, owed) {
+        (Some(known), ..) => {
+            let checked = Checked::Accepted { prepared: &known.prepared, offers: &known.offers, blocked: blocked.as_ref() };
+            let age = Duration::try_from(now.duration_since(known.listed)).unwrap_or_default();
+            (status(&pool, &nodes, &checked, now), REFRESH.saturating_sub(age))
         }
-    };
-    let mut wanted = match &checked {
-        Ok(None) => return Ok(Some(Duration::from_secs(5))), // a follower, and the leader has not prepared it yet
-        Ok(Some((prepared, offers))) => {
-            if age.is_zero() {
-                let before = ctx.capacity.offers(name);
-                let first = before.is_none();
-                if before.is_some_and(|b| Some(b.generation) != pool.metadata.generation || b.prepared != *prepared) {
-                    ctx.capacity.unblock_pool(name); // what was refused was another setting
-                }
-                let known = PoolOffers {
-                    uid: pool.uid().unwrap_or_default(),
-                    generation: pool.metadata.generation.unwrap_or(1),
-                    prepared: prepared.clone(),
-                    offers: offers.clone(),
-                    listed: now,
-                };
-                ctx.capacity.set_offers(name, known);
-                if first {
-                    let _ = ctx.queues.scheduler.send(());
-                }
-            }
-            status(&pool, &nodes, &Checked::Accepted { prepared, offers }, now)
+        (_, Some(failed), _) => {
+            (status(&pool, &nodes, &Checked::Refused(&failed.error), now), failed.error.class.first_wait().min(REFRESH))
         }
-        Err(error) => {
-            tracing::debug!(pool = name, class = error.class.reason(), %error, "checking the pool");
-            status(&pool, &nodes, &Checked::Refused(error), now)
-        }
+        (.., Some(owed)) if owed >= SLOW => (status(&pool, &nodes, &Checked::Refused(&no_answer(SLOW)), now), OWED),
+        (.., Some(_)) => return Ok(Some(OWED)),
+        _ => return Ok(Some(Duration::from_secs(5))), // a follower, and the leader has not prepared it yet
     };
     wanted.memory = ctx.capacity.remembered(name, pool.spec.region(), kept, now);
     if leads && pool.status.as_ref() != Some(&wanted) {
         write(ctx, &pool, &wanted).await?;
     }
-    let age = Duration::try_from(age).unwrap_or_default();
-    Ok(Some(checked.as_ref().err().map_or(REFRESH.saturating_sub(age), |e| e.class.first_wait().min(REFRESH))))
+    Ok(Some(wake))
+}
+
+/// The last answer about these very settings, while it counts: what can be bought, or why nothing can.
+fn known(ctx: &Ctx, pool: &GpuPool, now: Timestamp) -> (Option<PoolOffers>, Option<FailedCheck>) {
+    let name = pool.name_any();
+    let same = |uid: &str, generation: i64| pool.metadata.uid.as_deref() == Some(uid) && pool.metadata.generation == Some(generation);
+    let fresh = |o: &PoolOffers| same(&o.uid, o.generation) && now.duration_since(o.listed) < jiff::SignedDuration::from_secs(55);
+    let failed = ctx.capacity.failed_check(&name).filter(|f| same(&f.uid, f.generation) && now < f.until);
+    (ctx.capacity.offers(&name).filter(fresh), failed)
 }
 
 /// The pool is deleted, or GpuJob is being drained: what was made for it in the cloud goes once its nodes are gone, then our finalizer.
@@ -124,34 +110,33 @@ async fn let_go(ctx: &Ctx, pool: &GpuPool, scope: &Scope, nodes: &[Arc<gpujob_cr
     if !ctx.leader.is_leader() || !pool.finalizers().iter().any(|f| f == FINALIZER) {
         return Ok(None);
     }
+    if let Some(wait) = ctx.outdated.wait(pool) {
+        return Ok(Some(wait));
+    }
     let left = nodes.iter().filter(|n| Some(&n.spec.pool_uid) == pool.metadata.uid.as_ref()).count();
     if left > 0 {
         tracing::info!(pool = name, left, "waiting for its nodes to go");
+        say_leaving(ctx, pool, nodes, None).await?;
         return Ok(Some(Duration::from_secs(5)));
     }
     // Never accepted, so nothing was made for it: a pool with a wrong region or no credentials must be deletable.
     if pool.status.as_ref().is_some_and(|s| s.prepared.is_some()) {
-        ctx.clouds.machines(scope).await?.release(&pool.uid().unwrap_or_default(), &ctx.settings.cluster).await?;
+        let release = async { ctx.clouds.machines(scope).await?.release(&pool.uid().unwrap_or_default(), &ctx.settings.cluster).await };
+        if let Err(error) = tokio::time::timeout(RELEASE, release).await.unwrap_or_else(|_| Err(no_answer(RELEASE))) {
+            say_leaving(ctx, pool, nodes, Some(&error)).await?;
+            return Err(error.into());
+        }
     }
     finalizers(ctx, pool, false).await.map(|()| None)
 }
 
-/// What the provider makes of the settings now, and what it sells. Followers do not prepare: that writes in the cloud.
-async fn check(ctx: &Ctx, pool: &GpuPool, scope: &Scope, leads: bool) -> Result<Option<(Prepared, Arc<Vec<Offer>>)>, ProviderError> {
-    let provider: Arc<dyn MachineProvider> = ctx.clouds.machines(scope).await?;
-    let prepared = if leads {
-        provider.prepare(pool, &ctx.settings.cluster).await?
-    } else {
-        match pool.status.as_ref().and_then(|s| s.prepared.clone()) {
-            Some(value) => Prepared(value),
-            None => return Ok(None),
-        }
-    };
-    let offers = provider.offers(pool, &prepared).await?;
-    if offers.iter().any(|o| o.gpus <= 0) {
-        return Err(ProviderError::new(ErrorClass::Invalid, "the provider offers an instance without a GPU"));
+/// Says what a deleted pool still waits for. One that is only drained is as it was once that is over.
+async fn say_leaving(ctx: &Ctx, pool: &GpuPool, nodes: &[Arc<gpujob_crds::GpuNode>], refused: Option<&ProviderError>) -> Result<(), Error> {
+    let wanted = leaving(pool, nodes, refused, ctx.clock.now());
+    if pool.metadata.deletion_timestamp.is_none() || pool.status.as_ref() == Some(&wanted) {
+        return Ok(());
     }
-    Ok(Some((prepared, Arc::new(offers))))
+    write(ctx, pool, &wanted).await
 }
 
 async fn finalizers(ctx: &Ctx, pool: &GpuPool, add: bool) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! What one GpuJob asks of the scheduler: which attempt may start when, and what it needs.
 
 use super::ladder::{Ladder, ladder};
-use crate::job::{Next, last_ended, next};
+use crate::job::{MISFIT, Next, UNSCHEDULABLE, last_ended, next};
+use gpujob_crds::job_status::Attempt;
 use gpujob_crds::{GpuJob, Market, Price};
 use gpujob_provider_core::Demand;
 use jiff::Timestamp;
@@ -35,7 +36,7 @@ pub(super) struct Wants {
     /// Empty: all that the pool allows.
     pub(super) markets: Vec<Market>,
     pub(super) price_cap: Option<Price>,
-    /// GpuNodes and instance types that its pod did not fit on.
+    /// GpuNodes that did not take its pod, and the instance types that are too small for it.
     pub(super) misfits: Vec<(Option<String>, Option<String>)>,
 }
 
@@ -113,10 +114,15 @@ fn wants(job: &GpuJob) -> Wants {
     }
 }
 
-/// What earlier attempts found too small: the scheduler's estimate was wrong there, and would be again.
+/// What earlier attempts did not get into. Too small: the scheduler's estimate of that type was wrong, and would be again. For any
+/// other reason: that node is left out, and no more.
 fn misfits(job: &GpuJob) -> Vec<(Option<String>, Option<String>)> {
-    let attempts = job.status.iter().flat_map(|s| &s.attempts).filter(|a| a.reason.as_deref() == Some("Misfit"));
-    attempts.map(|a| (a.node.clone(), a.offer.as_ref().map(|o| o.instance_type.clone()))).collect()
+    let tried = |a: &Attempt| match a.reason.as_deref() {
+        Some(MISFIT) => Some((a.node.clone(), a.offer.as_ref().map(|o| o.instance_type.clone()))),
+        Some(UNSCHEDULABLE) => Some((a.node.clone(), None)),
+        _ => None,
+    };
+    job.status.iter().flat_map(|s| &s.attempts).filter_map(tried).collect()
 }
 
 /// What the pod asks for, as the Kubernetes scheduler counts it: all containers together with the sidecars, or the largest init
@@ -218,6 +224,26 @@ mod tests {
         let mut limits = container("", "", "", false);
         limits.resources.get_or_insert_default().limits = Some([("cpu".to_owned(), Quantity("2".to_owned()))].into());
         assert_eq!(asks(&PodSpec { containers: vec![limits], ..Default::default() }), (2050, 64, 0));
+    }
+
+    #[test]
+    fn a_node_that_refuses_for_itself_leaves_its_type_on_the_menu() {
+        let mut job = GpuJob::new("j", Default::default());
+        let attempt = |node: &str, reason: &str| Attempt {
+            node: Some(node.into()),
+            reason: Some(reason.into()),
+            offer: Some(gpujob_crds::job_status::BoughtOffer {
+                instance_type: format!("type-of-{node}"),
+                zone: "a".into(),
+                market: Market::Spot,
+                price_per_hour: Price::ZERO,
+            }),
+            ..Attempt::default()
+        };
+        job.status.get_or_insert_default().attempts =
+            vec![attempt("cordoned", UNSCHEDULABLE), attempt("small", MISFIT), attempt("lost", "NodeLost")];
+        let (cordoned, small) = (Some("cordoned".to_owned()), Some("small".to_owned()));
+        assert_eq!(misfits(&job), [(cordoned, None), (small, Some("type-of-small".into()))]);
     }
 
     #[test]

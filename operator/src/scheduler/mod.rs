@@ -22,6 +22,7 @@ mod demand;
 mod ladder;
 mod observe;
 mod offers;
+mod outbox;
 mod plan;
 mod room;
 mod seats;

@@ -4,10 +4,12 @@ use super::demand::{Pending, Read, Wants, pending};
 use super::room::Room;
 use crate::capacity::{Blocked, Record};
 use crate::context::Ctx;
+use crate::pool::LAUNCHES_REFUSED;
 use crate::watch::sorted;
 use gpujob_crds::{GpuJob, GpuNode, GpuPool, conditions};
 use gpujob_provider_core::{Offer, Prepared};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
@@ -30,6 +32,10 @@ pub(super) struct World {
     pub(super) nodes: Vec<Arc<GpuNode>>,
     /// What the Nodes that have joined really offer, by the GpuNode's name.
     pub(super) offered: BTreeMap<String, Room>,
+    /// GpuNodes whose Node somebody has cordoned: pods go there no more.
+    pub(super) cordoned: BTreeSet<String>,
+    /// GpuNodes that had their GPUs and show fewer now: since when this scheduler sees that.
+    pub(super) short: BTreeMap<String, Timestamp>,
     pub(super) pools: Vec<PoolView>,
     /// Labels of each namespace.
     pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
@@ -56,6 +62,8 @@ pub(super) struct Memory {
     /// GpuNodes that this scheduler has written and that the cache may not show yet.
     pub(super) own: BTreeMap<String, (Arc<GpuNode>, Timestamp)>,
     pub(super) read: Read,
+    /// See [`World::short`]. Their condition has stayed True, so its own time is that of the boot.
+    short: BTreeMap<String, Timestamp>,
     /// What Nodes really offered: by the pool's UID, the time since which its settings are what they are, and the type. After a
     /// restart the Nodes that are there teach it again.
     learned: BTreeMap<(String, Option<Timestamp>), BTreeMap<String, Room>>,
@@ -70,7 +78,12 @@ pub(super) fn observe(ctx: &Ctx, memory: &mut Memory, now: Timestamp) -> World {
     }
     let nodes: Vec<Arc<GpuNode>> = nodes.into_values().collect();
     let pools = sorted(&ctx.stores.pools);
-    let offered = learn(ctx, &nodes, &pools, &mut memory.learned);
+    let joined = joined(ctx, &nodes);
+    let offered = learn(&joined, &pools, &mut memory.learned);
+    let is_cordoned = |node: &Node| node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
+    let cordoned = joined.iter().filter(|(_, node)| is_cordoned(node)).map(|(known, _)| known.name_any()).collect();
+    let since = |name: String| (memory.short.get(&name).copied().unwrap_or(now), name);
+    memory.short = nodes.iter().filter(|n| is_short(n)).map(|n| since(n.name_any())).map(|(at, name)| (name, at)).collect();
     let held = held(&nodes);
     let (mut waiting, mut silent) = (Vec::<(Pending, Arc<GpuJob>)>::new(), vec![]);
     for job in ctx.stores.jobs.state() {
@@ -87,7 +100,24 @@ pub(super) fn observe(ctx: &Ctx, memory: &mut Memory, now: Timestamp) -> World {
     memory.read.keep(&pending);
     let pools = pools.into_iter().map(|pool| view(ctx, pool, &memory.learned, now)).collect();
     let namespaces = ctx.stores.namespaces.state().iter().map(|n| (n.name_any(), n.labels().clone())).collect();
-    World { draining: ctx.leader.is_draining(), pending, jobs, silent, nodes, offered, pools, namespaces }
+    World {
+        draining: ctx.leader.is_draining(),
+        pending,
+        jobs,
+        silent,
+        nodes,
+        offered,
+        cordoned,
+        short: memory.short.clone(),
+        pools,
+        namespaces,
+    }
+}
+
+/// Whether its Node is Ready with fewer GPUs than it had: its device plugin is down, or just being restarted.
+fn is_short(node: &GpuNode) -> bool {
+    let known = node.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::node::INITIALIZED));
+    known.is_some_and(|c| c.reason == "NoGpu" && c.status == "True")
 }
 
 /// The jobs that hold a reservation, by UID: `None` for one that counts for every attempt. One on a GpuNode whose end has begun
@@ -111,10 +141,15 @@ fn held(nodes: &[Arc<GpuNode>]) -> BTreeMap<&str, Option<i32>> {
     held
 }
 
+/// The GpuNodes that have joined, each with its Node.
+fn joined<'a>(ctx: &Ctx, nodes: &'a [Arc<GpuNode>]) -> Vec<(&'a GpuNode, Arc<Node>)> {
+    let node = |known: &GpuNode| ctx.stores.k8s_nodes.get(&ObjectRef::new(known.status.as_ref()?.node_name.as_ref()?));
+    nodes.iter().filter_map(|known| Some((known.as_ref(), node(known)?))).collect()
+}
+
 /// Notes what every Node that has joined offers, and returns it by GpuNode.
 fn learn(
-    ctx: &Ctx,
-    nodes: &[Arc<GpuNode>],
+    joined: &[(&GpuNode, Arc<Node>)],
     pools: &[Arc<GpuPool>],
     learned: &mut BTreeMap<(String, Option<Timestamp>), BTreeMap<String, Room>>,
 ) -> BTreeMap<String, Room> {
@@ -122,15 +157,13 @@ fn learn(
     learned.retain(|key, _| current.contains(key));
     let since: BTreeMap<&str, Option<Timestamp>> = current.iter().map(|(uid, since)| (uid.as_str(), *since)).collect();
     let mut offered = BTreeMap::new();
-    for node in nodes {
-        let Some(status) = &node.status else { continue };
-        let Some(joined) = status.node_name.as_ref().and_then(|name| ctx.stores.k8s_nodes.get(&ObjectRef::new(name))) else { continue };
-        let Some(room) = Room::offered(&joined) else { continue };
+    for (node, there) in joined {
+        let Some(room) = Room::offered(there) else { continue };
         offered.insert(node.name_any(), room);
         // Bought with the settings of now: another image or disk has another room.
         let created = node.metadata.creation_timestamp.as_ref().map(|t| t.0);
         let Some(since) = since.get(node.spec.pool_uid.as_str()).filter(|since| created >= **since) else { continue };
-        if let Some(instance) = &status.instance {
+        if let Some(instance) = node.status.as_ref().and_then(|s| s.instance.as_ref()) {
             learned.entry((node.spec.pool_uid.clone(), *since)).or_default().insert(instance.instance_type.clone(), room);
         }
     }
@@ -161,7 +194,8 @@ fn view(
     let deleted = pool.metadata.deletion_timestamp.is_some();
     let offers = known.as_ref().map(|k| k.offers.clone()).unwrap_or_default();
     PoolView {
-        ready: condition.is_some_and(|c| c.status == "True") && known.is_some() && !deleted,
+        // Launches that were refused are tried again when their time has come, whatever the status still says of them.
+        ready: condition.is_some_and(|c| c.status == "True" || c.reason == LAUNCHES_REFUSED) && known.is_some() && !deleted,
         why_not: if deleted {
             "is being deleted".into()
         } else {

@@ -38,6 +38,27 @@ fn whole_gpus_are_packed_so_that_nodes_become_empty() {
 }
 
 #[test]
+fn a_node_that_somebody_cordoned_seats_nobody() {
+    let mut w = world(vec![asking("a", 1, 0)], vec![pool(four_gpus())]);
+    w.nodes = vec![node("cordoned", 4, 3), node("open", 4, 0)];
+    w.cordoned = ["cordoned".to_owned()].into();
+    assert_eq!(reserved(&plan(&w, now())), ["open"]);
+    w.nodes.pop();
+    assert_eq!(reserved(&plan(&w, now())), ["bought"]);
+}
+
+#[test]
+fn a_node_without_its_gpus_is_waited_for_before_another_is_bought() {
+    let mut w = world(vec![asking("a", 1, 0)], vec![pool(four_gpus())]);
+    w.nodes = vec![node("short", 4, 0)];
+    for (seconds, expected) in [(5, "short"), (120, "short"), (121, "bought")] {
+        let since = now().checked_sub(jiff::SignedDuration::from_secs(seconds)).expect("time");
+        w.short = [("short".to_owned(), since)].into();
+        assert_eq!(reserved(&plan(&w, now())), [expected], "{seconds}");
+    }
+}
+
+#[test]
 fn what_is_bought_is_shared_by_those_that_fit_beside_it() {
     let jobs = ["a", "b", "c", "d", "e"].map(|uid| asking(uid, 1, 1000)).to_vec();
     let done = plan(&world(jobs, vec![pool(four_gpus())]), now());

@@ -75,7 +75,8 @@ impl<'a> Seats<'a> {
             world.pools.iter().map(|p| p.offers.iter().enumerate().rev().map(|(n, o)| (o.instance_type.as_str(), n)).collect()).collect();
         let mut seats = Seats { world, seats: BTreeMap::new(), coming: vec![], order: BTreeSet::new(), bought: vec![] };
         for (index, node) in world.nodes.iter().enumerate() {
-            if node.free_gpus() <= 0 || is_ending(node) || ails(node, now) {
+            let cordoned = node.metadata.name.as_ref().is_some_and(|name| world.cordoned.contains(name));
+            if node.free_gpus() <= 0 || is_ending(node) || cordoned || ails(world, node, now) {
                 continue;
             }
             let Some(&pool) = by_uid.get(node.spec.pool_uid.as_str()) else { continue };
@@ -211,12 +212,11 @@ pub(super) fn is_refused(node: &GpuNode) -> bool {
     launched.and_then(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED)).is_some_and(|c| c.status == "False")
 }
 
-/// Whether this node has joined and does not work: its kubelet is silent, and not since just now, or its Node is gone. A kubelet
-/// registers once, when it starts: a Node that somebody deleted does not come back by itself.
-fn ails(node: &GpuNode, now: Timestamp) -> bool {
+/// Whether this node has joined and does not work: its kubelet is silent or its GPUs are gone, and not since just now, or its Node is
+/// gone. A kubelet registers once, when it starts: a Node that somebody deleted does not come back by itself.
+fn ails(world: &World, node: &GpuNode, now: Timestamp) -> bool {
+    let long = |since: Timestamp| now.duration_since(since) > SILENCE;
+    let short = node.metadata.name.as_ref().and_then(|name| world.short.get(name)).is_some_and(|since| long(*since));
     let condition = node.status.as_ref().and_then(|s| conditions::find(&s.conditions, conditions::node::INITIALIZED));
-    condition.is_some_and(|c| {
-        let silent = c.reason == "NodeNotReady" || (c.reason == "NoGpu" && c.status == "True");
-        c.reason == "NodeMissing" || silent && now.duration_since(c.last_transition_time.0) > SILENCE
-    })
+    short || condition.is_some_and(|c| c.reason == "NodeMissing" || (c.reason == "NodeNotReady" && long(c.last_transition_time.0)))
 }

@@ -2,6 +2,7 @@
 
 use super::act::MANAGER;
 use super::observe::World;
+use super::outbox::{Outbox, Told};
 use super::plan::Plan;
 use super::why::Why;
 use crate::context::{ApiError, Ctx, within};
@@ -15,13 +16,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// Writes at a time.
-const WRITES: usize = 8;
 
 /// What one job is to be told.
 #[derive(Clone, Debug)]
@@ -87,32 +85,45 @@ fn waits(status: Status, why: &Why) -> bool {
 }
 
 async fn write_all(ctx: Arc<Ctx>, mut sayings: UnboundedReceiver<Vec<Saying>>, shutdown: CancellationToken) {
-    let mut next: BTreeMap<String, Saying> = BTreeMap::new();
+    let mut outbox: Outbox<Saying> = Outbox::default();
     let mut writing = FuturesUnordered::new();
     loop {
-        while writing.len() < WRITES
-            && let Some((_, saying)) = next.pop_first()
-        {
-            writing.push(write(&ctx, saying));
+        while let Some((uid, saying)) = outbox.take(Instant::now()) {
+            writing.push(async {
+                let told = write(&ctx, &saying).await;
+                (uid, saying, told)
+            });
         }
+        let again = outbox.next_try();
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             more = sayings.recv() => match more {
-                Some(more) => next.extend(more.into_iter().map(|s| (s.job.uid().unwrap_or_default(), s))),
+                Some(more) => {
+                    for saying in more {
+                        let namespace = saying.job.namespace().unwrap_or_default();
+                        outbox.put(&namespace, saying.job.uid().unwrap_or_default(), saying);
+                    }
+                }
                 None => return,
             },
-            Some(()) = writing.next() => {}
+            Some((uid, saying, told)) = writing.next() => outbox.done(&uid, saying, told, Instant::now()),
+            () = async { match again { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {}
         }
     }
 }
 
-async fn write(ctx: &Ctx, saying: Saying) {
+async fn write(ctx: &Ctx, saying: &Saying) -> Told {
     if !ctx.leader.is_leader() {
-        return;
+        return Told::Over;
     }
-    if let Err(error) = patch(ctx, &saying).await {
-        tracing::debug!(job = saying.job.name_any(), %error, "saying why it waits");
+    match patch(ctx, saying).await {
+        Ok(()) => Told::Over,
+        Err(error) if error.is_conflict() || error.is_not_found() => Told::Over,
+        Err(error) => {
+            tracing::debug!(job = saying.job.name_any(), %error, "saying why it waits");
+            Told::Failed
+        }
     }
 }
 
@@ -137,4 +148,49 @@ async fn patch(ctx: &Ctx, Saying { job, status, why, now }: &Saying) -> Result<(
 /// As the API writes times: what is compared with the next read must survive the way there.
 fn whole_second(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctx_test::Surroundings;
+    use std::time::Duration;
+
+    fn path(namespace: &str, name: &str) -> String {
+        format!("/apis/gpujob.dev/v1alpha1/namespaces/{namespace}/gpujobs/{name}")
+    }
+
+    fn job(s: &Surroundings, namespace: &str, name: &str) -> Arc<GpuJob> {
+        let mut job = GpuJob::new(name, Default::default());
+        (job.metadata.uid, job.metadata.resource_version) = (Some(format!("{namespace}-{name}")), Some("7".into()));
+        job.metadata.namespace = Some(namespace.into());
+        s.api.put(&path(namespace, name), &job);
+        Arc::new(job)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_that_hangs_keeps_no_word_from_the_jobs_of_others() {
+        let s = Surroundings::new();
+        let mut jobs: Vec<Arc<GpuJob>> = (0..40).map(|n| job(&s, "a-hangs", &format!("j{n}"))).collect();
+        jobs.push(job(&s, "well", "j"));
+        s.api.hang("/namespaces/a-hangs/");
+        let shutdown = CancellationToken::new();
+        let teller = Teller::start(s.ctx.clone(), shutdown.clone());
+        let why = Arc::new(Why::new("PoolLimit", "the pool is full".into()));
+        let plan = Plan { waiting: (0..jobs.len()).map(|n| (n, why.clone())).collect(), ..Plan::default() };
+        let world = World { jobs, ..World::default() };
+        let said = |namespace: &str, name: &str| s.api.get(&path(namespace, name))["status"]["conditions"].is_array();
+        // Every pass says again what is not on record.
+        teller.tell(&world, &plan, s.ctx.clock.now());
+        teller.tell(&world, &plan, s.ctx.clock.now());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(said("well", "j"), "it waits for nobody");
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(!said("a-hangs", "j0"));
+        s.api.hang("nothing");
+        tokio::time::sleep(Duration::from_secs(75)).await;
+        let silent = (0..40).filter(|n| !said("a-hangs", &format!("j{n}"))).count();
+        assert_eq!(silent, 0, "each is tried again by itself, within a minute and the ten seconds of a call");
+        shutdown.cancel();
+    }
 }

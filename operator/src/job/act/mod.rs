@@ -9,7 +9,7 @@ use super::observe::{JobWorld, around, observe};
 use super::plan::{self, Action, Plan};
 use super::pod::{Image, PodError};
 use crate::context::{ApiError, Ctx, within};
-use gpujob_crds::{GpuJob, GpuNode};
+use gpujob_crds::{GpuJob, GpuJobStatus, GpuNode};
 use gpujob_transfer::receipt::Holder;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
@@ -138,12 +138,35 @@ async fn missing(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
 }
 
 async fn perform(ctx: &Ctx, world: &JobWorld, plan: &Plan) -> Result<(), Error> {
-    write_status(ctx, world, plan).await?;
+    // What the pod needs is on record before it is planned. That it is being made is said with its UID a moment later, or at once if it
+    // cannot be made: one write less of every attempt.
+    let held_back = plan.actions.iter().any(|a| matches!(a, Action::CreateAttemptPod(_))) && only_words(&world.recorded(), &plan.status);
+    if !held_back {
+        write_status(ctx, world, plan).await?;
+    }
     for action in &plan.actions {
         tracing::info!(job = %world.job.name_any(), namespace = world.job.namespace(), ?action, "act");
-        act(ctx, world, action).await?;
+        if let Err(error) = act(ctx, world, action).await {
+            if held_back && matches!(error, Error::Api { .. }) {
+                write_status(ctx, world, plan).await?;
+            }
+            return Err(error);
+        }
     }
     Ok(())
+}
+
+/// Whether two statuses differ in nothing but what they say to people: the state's word, and conditions' reasons and messages.
+fn only_words(old: &GpuJobStatus, new: &GpuJobStatus) -> bool {
+    let silent = |status: &GpuJobStatus| {
+        let mut status = status.clone();
+        status.state = None;
+        for condition in &mut status.conditions {
+            (condition.reason, condition.message) = Default::default();
+        }
+        status
+    };
+    silent(old) == silent(new)
 }
 
 /// Applies this controller's part of the status, whole, unless it is there already. With the version that was observed:

@@ -4,7 +4,7 @@ use super::draft::Draft;
 use super::outcome::{Exit, Seen, look};
 use super::{Action, abandoned, delivery, ending, preflight};
 use crate::job::facts::{PodFact, Role};
-use crate::job::next::NOTICED;
+use crate::job::next::{MISFIT, NOTICED, UNSCHEDULABLE};
 use gpujob_crds::job_status::{Attempt, Outcome};
 use gpujob_crds::names;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,7 +17,7 @@ const HUNG_FOR: i64 = 300;
 /// Seconds that a recorded end may wait for its pod: no longer than a notice.
 const HANDOVER: i64 = 120;
 /// Seconds that a pod may be refused by its own node, GPUs and all being there.
-const MISFIT_AFTER: i64 = 120;
+const REFUSED_FOR: i64 = 120;
 
 /// One step of the open attempt.
 pub(super) fn run(d: &mut Draft<'_>) {
@@ -149,13 +149,21 @@ fn with_pod(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact) {
 
 fn starting(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact, message: String) {
     let there = a.node.as_ref().and_then(|n| d.world.node(n)).and_then(|n| n.initialized);
-    if let (Some(_), Some(there)) = (&pod.unschedulable, there) {
+    if let (Some(words), Some(there)) = (&pod.unschedulable, there) {
         let since = pod.created.map_or(there, |c| c.max(there));
-        if d.due(since, MISFIT_AFTER) {
-            return ending::interrupt(d, "Misfit", &message);
+        if d.due(since, REFUSED_FOR) {
+            return ending::interrupt(d, if too_small(words) { MISFIT } else { UNSCHEDULABLE }, &message);
         }
     }
     d.why = message;
+}
+
+/// Whether the kube-scheduler refuses the node for its size, which every other of the type has too. All else is about this one node:
+/// a taint, a pressure, a device plugin that does not answer. Other nodes' sizes are never among the words: the pod may only go to its
+/// own, and that is looked at first.
+fn too_small(words: &str) -> bool {
+    let sizes = ["Insufficient cpu", "Insufficient memory", "Insufficient ephemeral-storage", "Too many pods"];
+    sizes.iter().any(|size| words.contains(size))
 }
 
 /// Ends the program with its whole grace, so that the sidecar can still seal what is there.

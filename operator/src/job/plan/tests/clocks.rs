@@ -5,10 +5,42 @@ use crate::job::facts::{Role, STAGE};
 use crate::job::next::{Next, next};
 use crate::job::plan::{Action, plan, refused};
 use crate::job::pod::storage::Task;
-use gpujob_crds::conditions::job as types;
+use gpujob_crds::conditions::{self, job as types};
 use gpujob_crds::job_status::Outcome;
 use gpujob_transfer::receipt::{Ended, Outcome as Answer, Receipt, Role as Mover};
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+#[test]
+fn a_pod_that_its_node_refuses_ends_and_only_a_size_speaks_of_the_type() {
+    let others = "4 node(s) didn't match Pod's node affinity/selector. preemption: 0/5 nodes are available: 5 No preemption victims found.";
+    for (words, reason) in [
+        ("1 Insufficient cpu", "Misfit"),
+        ("1 Insufficient memory, 1 Insufficient nvidia.com/gpu", "Misfit"),
+        ("1 Insufficient ephemeral-storage", "Misfit"),
+        ("1 Too many pods", "Misfit"),
+        ("1 Insufficient nvidia.com/gpu", "Unschedulable"),
+        ("1 node(s) were unschedulable", "Unschedulable"),
+        ("1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }", "Unschedulable"),
+    ] {
+        let mut c = Cluster::new(|_| {});
+        c.reserve("gn-1", 1);
+        c.settle();
+        c.join("gn-1");
+        let gpus = conditions::want(conditions::node::INITIALIZED, true, "Initialized", "");
+        let now = c.now;
+        conditions::set(&mut c.node("gn-1").status.as_mut().expect("set").conditions, &gpus, 1, now);
+        c.settle();
+        let message = format!("0/5 nodes are available: {words}, {others}");
+        let scheduled = PodCondition { type_: "PodScheduled".into(), status: "False".into(), message: Some(message), ..Default::default() };
+        c.pod(Role::Attempt, 1).status.get_or_insert_default().conditions = Some(vec![scheduled]);
+        c.wait(119);
+        assert_eq!(c.attempt(1).outcome, None, "{words}");
+        c.wait(2);
+        assert_eq!(c.attempt(1).reason.as_deref(), Some(reason), "{words}");
+        assert_eq!(c.attempt(1).outcome, Some(Outcome::Interrupted), "{words}");
+    }
+}
 
 #[test]
 fn the_active_deadline_stops_the_program_and_keeps_what_it_left() {
