@@ -3,11 +3,12 @@
 
 use super::end::terminate;
 use super::observe::{NodeWorld, observe};
-use super::plan::{Action, NEVER_JOINED, NO_GPU, SILENT, plan};
+use super::plan::{Action, Failed, NEVER_JOINED, NO_GPU, SILENT, plan};
 use super::send::Launches;
 use crate::context::{ApiError, Ctx, within};
 use gpujob_crds::node::GpuNodeStatus;
 use gpujob_crds::{GpuJob, GpuNode, names};
+use gpujob_provider_core::{ErrorClass, ProviderError, Refusal};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
@@ -85,6 +86,7 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
                 Err(error) => return Err(error.into()),
             }
         }
+        Action::Blame(failed) => blame(ctx, node, failed),
         Action::Cordon(kube_node) => cordon(ctx, kube_node).await?,
         Action::Terminate(id) => terminate(ctx, launches, world, id),
         Action::DeleteNode(kube_node) => {
@@ -99,6 +101,25 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
         }
     }
     Ok(())
+}
+
+/// The next instance is another offer's; and none is bought before a person has had time to act, where the provider says that one has to.
+fn blame(ctx: &Ctx, node: &GpuNode, failed: &Failed) {
+    let (now, instance) = (ctx.clock.now(), &failed.instance);
+    let refusal = Refusal {
+        instance_type: instance.instance_type.clone(),
+        zone: instance.zone.clone(),
+        market: instance.market,
+        code: failed.said.clone(),
+        class: ErrorClass::Capacity,
+    };
+    tracing::warn!(node = node.name_any(), id = instance.id, said = failed.said, "made and failed");
+    ctx.capacity.refused(&node.spec.pool, &node.spec.region, &[refusal], &failed.said, now);
+    if failed.class == ErrorClass::Invalid {
+        let said = format!("{} was made, and ended at once: {}. Correct what that speaks of", instance.id, failed.said);
+        ctx.capacity.block_pool(&node.spec.pool, &ProviderError::new(ErrorClass::Invalid, said), now);
+    }
+    ctx.metrics.gave_up("failed", "unknown", &instance.instance_type, &instance.zone);
 }
 
 /// Counts an instance that did not become what was bought, by what a person would look for: the image, the type, the zone.

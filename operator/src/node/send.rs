@@ -88,12 +88,10 @@ impl Launches {
                 return;
             }
             sent.tries += 1;
-            // After a restart the condition is what is left of an unanswered send.
-            sent.unsure |= node
-                .status
-                .as_ref()
-                .and_then(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED))
-                .is_some_and(|c| [ErrorClass::Unknown, ErrorClass::Mismatch].iter().any(|class| c.reason == class.reason()));
+            // The condition is written before the request is sent. Where it is there at this process's first send, one before it may
+            // have sent, and been obeyed: what is refused now proves nothing then.
+            let said = node.status.as_ref().is_some_and(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED).is_some());
+            sent.unsure |= sent.tries == 1 && said;
         }
         let (ctx, launches, node) = (ctx.clone(), self.clone(), node.clone());
         tokio::spawn(async move {

@@ -16,6 +16,7 @@ fn instance(id: &str, uid: &str, ordinal: &str) -> Instance {
         market: Market::Spot,
         state: InstanceState::Running,
         state_reason: None,
+        failed: None,
         tags: tags.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         private_dns_name: None,
         private_ip: None,

@@ -66,6 +66,7 @@ fn read(found: &Described) -> Option<Instance> {
             _ => Market::OnDemand,
         },
         state: state(found.state().and_then(|s| s.name())),
+        failed: reason.as_deref().and_then(failed),
         state_reason: reason.or_else(|| text(found.state_transition_reason())),
         tags: found.tags().iter().filter_map(|t| Some((t.key()?.to_owned(), t.value().unwrap_or_default().to_owned()))).collect(),
         private_dns_name: text(found.private_dns_name()),
@@ -75,6 +76,22 @@ fn read(found: &Described) -> Option<Instance> {
         zone,
         id,
     })
+}
+
+/// What EC2 ended an instance for by itself. The codes: EC2 API reference, "StateReason".
+fn failed(code: &str) -> Option<ErrorClass> {
+    match code {
+        // Taken back, stopped for maintenance, or ended by hand or from within.
+        "Server.SpotInstanceTermination" | "Server.SpotInstanceShutdown" | "Server.ScheduledStop" => None,
+        "Client.UserInitiatedShutdown"
+        | "Client.UserInitiatedHibernate"
+        | "Client.InstanceInitiatedShutdown"
+        | "Client.InstanceTerminated" => None,
+        code if code.starts_with("Server.") => Some(ErrorClass::Capacity),
+        // A key that may not be used, a quota of volumes, a snapshot that is not there.
+        code if code.starts_with("Client.") => Some(ErrorClass::Invalid),
+        _ => None,
+    }
 }
 
 /// A stopped instance is none that we made so: someone stopped it, and it keeps its volume. It is ended like a running one.
@@ -109,6 +126,7 @@ mod tests {
         let instance = read(&described).unwrap();
         assert_eq!(instance.provider_id, "aws:///us-east-1a/i-1");
         assert_eq!((instance.market, instance.state), (Market::Spot, InstanceState::Terminating));
+        assert_eq!(instance.failed, None, "taken back");
         assert_eq!(instance.state_reason.as_deref(), Some("Server.SpotInstanceTermination"));
         assert_eq!(instance.private_dns_name, None);
         assert_eq!(instance.tags["a"], "b");
@@ -120,5 +138,17 @@ mod tests {
         assert_eq!(state(Some(&InstanceStateName::Stopped)), InstanceState::Running);
         assert_eq!(state(None), InstanceState::Running);
         assert_eq!(state(Some(&InstanceStateName::Terminated)), InstanceState::Terminated);
+    }
+
+    #[test]
+    fn what_ec2_ended_for_itself_is_told_from_what_was_asked_to_end() {
+        assert_eq!(failed("Server.InternalError"), Some(ErrorClass::Capacity));
+        assert_eq!(failed("Server.InsufficientInstanceCapacity"), Some(ErrorClass::Capacity));
+        assert_eq!(failed("Client.InternalError"), Some(ErrorClass::Invalid), "a disk's key");
+        assert_eq!(failed("Client.VolumeLimitExceeded"), Some(ErrorClass::Invalid));
+        assert_eq!(
+            [failed("Client.UserInitiatedShutdown"), failed("Client.InstanceInitiatedShutdown"), failed("User initiated")],
+            [None, None, None]
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! What the cloud says is there.
 
+use crate::ErrorClass;
 use gpujob_crds::Market;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -32,6 +33,9 @@ pub struct Instance {
     pub state: InstanceState,
     /// Why it is on its way out, in the provider's words.
     pub state_reason: Option<String>,
+    /// What the provider ended it for by itself, right after it was made or later: `Capacity` where another offer may do, `Invalid` where
+    /// a person has to change something. `None`: it lives, was asked to end, ended itself, or was taken back.
+    pub failed: Option<ErrorClass>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// The name that its kubelet joins with.

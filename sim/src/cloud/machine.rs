@@ -1,7 +1,7 @@
 //! One instance, from its purchase to its end, and what it costs: the truth, whatever the API shows of it.
 
 use gpujob_crds::{Market, Price};
-use gpujob_provider_core::{Instance, InstanceState, Offer};
+use gpujob_provider_core::{ErrorClass, Instance, InstanceState, Offer};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
@@ -115,6 +115,7 @@ impl Machine {
             zone: self.offer.zone.clone(),
             market: self.offer.market,
             state,
+            failed: self.why.as_deref().filter(|_| state >= InstanceState::Terminating).and_then(failed),
             state_reason: self.why.clone().filter(|_| state >= InstanceState::Terminating),
             tags: self.tags.clone(),
             private_dns_name: connected.then(|| self.private_dns_name.clone()),
@@ -127,6 +128,15 @@ impl Machine {
     /// Whether EC2 may take it back.
     pub(super) fn is_spot(&self) -> bool {
         self.offer.market == Market::Spot
+    }
+}
+
+/// What the provider says of an end in these words of EC2's: see `providers/aws`.
+fn failed(why: &str) -> Option<ErrorClass> {
+    match why {
+        RECLAIMED | TERMINATED | POWERED_OFF => None,
+        why if why.starts_with("Server.") => Some(ErrorClass::Capacity),
+        _ => Some(ErrorClass::Invalid),
     }
 }
 

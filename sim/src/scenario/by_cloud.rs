@@ -1,13 +1,31 @@
 //! What the cloud does, and does not do, against its own word.
 
-use super::Scenario;
-use super::catalog::base;
-use crate::cloud::{Failure, Fault, Operation};
+use super::catalog::{ONE, SPOT};
+use super::catalog::{base, minutes, succeeds};
+use super::objects::{job, namespace, pool};
+use super::{Expect, Scenario};
+use crate::cloud::{Boot, Failure, Fault, Operation, Places, ZONES};
+use crate::world::Program;
+use std::time::Duration;
 
 /// The end is asked for until the instance is seen to go.
 pub(super) fn forgotten_end() -> Scenario {
     Scenario {
         cloud: |cloud| cloud.fault(Fault::next(Operation::Terminate, Failure::Forgotten)),
         ..base("forgotten-end", "the cloud agrees to end the instance and does not: it is told again")
+    }
+}
+
+/// The second is bought elsewhere: what the first one's zone did is remembered.
+pub(super) fn created_but_failed() -> Scenario {
+    Scenario {
+        objects: vec![namespace(), pool(ONE, SPOT), job("train", &[Program::ok(60)])],
+        cloud: |cloud| {
+            // The cheapest zone's instances never come to run.
+            cloud.set_boot(&Places::of("g6.xlarge").zone(ZONES[1]), Boot::Dies(Duration::from_secs(5), "Server.InternalError".into()));
+        },
+        expect: Expect { jobs: vec![succeeds("train", 1..=3)], instances_at_end: 0, launches: 2..=2, pool: true },
+        horizon: minutes(30),
+        ..base("created-but-failed", "the cloud makes the instance and ends it at once: the next is bought in another zone")
     }
 }

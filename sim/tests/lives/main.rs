@@ -171,4 +171,5 @@ lives! {
     abandoned_long_ago = "abandoned-long-ago",
     last_moment = "last-moment",
     forgotten_end = "forgotten-end",
+    created_but_failed = "created-but-failed",
 }

@@ -55,6 +55,7 @@ pub(super) fn finish(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     plan.actions.push(Action::RemoveFinalizer);
 }
 
+/// Whether listings have been complete for long enough since then: what they do not show is not there.
 pub(super) fn absent_long(world: &NodeWorld, since: Timestamp) -> bool {
     world.complete_since.is_some_and(|from| world.asked.is_some_and(|asked| asked >= later(from.max(since), ABSENCE)))
 }

@@ -1,6 +1,7 @@
 //! An intent without an instance: sent, sent again, looked for, or given up.
 
-use super::{ABSENCE, Action, Plan, REPLAY, later, note};
+use super::finish::absent_long;
+use super::{Action, Plan, REPLAY, later, note};
 use crate::node::observe::{LaunchAnswer, NodeWorld};
 use gpujob_crds::conditions::{Status, node as condition};
 use gpujob_provider_core::ErrorClass;
@@ -24,7 +25,9 @@ pub(super) fn launch(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
         }
         Some(LaunchAnswer { class, message, retry_at, .. }) => {
             note(node, plan, now, condition::LAUNCHED, Status::Unknown, class.reason(), message);
-            if matches!(class, ErrorClass::Mismatch) || now > later(created, REPLAY) {
+            // Refused now, though an earlier send may have been obeyed: what complete listings do not show either is not there.
+            let refused = class.is_refusal() || matches!(class, ErrorClass::Unauthorized | ErrorClass::Invalid);
+            if matches!(class, ErrorClass::Mismatch) || now > later(created, REPLAY) || (refused && absent_long(world, created)) {
                 gone_or_wait(world, plan, now, created);
             } else if now >= *retry_at {
                 plan.actions.push(Action::Launch);
@@ -37,8 +40,7 @@ pub(super) fn launch(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
 
 /// For an intent that is only looked for: given up when complete listings have shown nothing for long enough.
 pub(super) fn gone_or_wait(world: &NodeWorld, plan: &mut Plan, now: Timestamp, since: Timestamp) {
-    let shown = |asked: Timestamp| world.complete_since.is_some_and(|from| asked >= later(from.max(since), ABSENCE));
-    if world.instances.is_empty() && world.asked.is_some_and(shown) {
+    if world.instances.is_empty() && absent_long(world, since) {
         plan.actions.push(Action::Reclaim("the launch was never answered and complete listings show no instance"));
     } else {
         plan.wake_at(later(now, SignedDuration::from_secs(15)));

@@ -1,12 +1,14 @@
 //! An instance that was bought: does it join, have its GPUs, and have work?
 
 use super::proof::{allocatable, is_ready, proved, ready_since};
-use super::{ABSENCE, Action, NEVER_JOINED, NO_GPU, NODE_GONE, NOT_READY_DEADLINE, Plan, SILENT, UNWANTED, later, note, transition};
+use super::{
+    ABSENCE, Action, Failed, NEVER_JOINED, NO_GPU, NODE_GONE, NOT_READY_DEADLINE, Plan, SILENT, UNWANTED, later, note, transition,
+};
 use crate::node::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition};
 use gpujob_crds::names;
 use gpujob_crds::node::InstanceStatus;
-use gpujob_provider_core::InstanceState;
+use gpujob_provider_core::{Instance, InstanceState};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -31,6 +33,12 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     let absent = shown.is_none()
         && world.complete_since.is_some_and(|from| world.asked.is_some_and(|asked| asked >= later(from.max(launched), ABSENCE)));
     // A kubelet that still reports outranks a cloud API that forgot: absence alone needs a Node that is not Ready.
+    if let Some(failed) = shown.and_then(|i| failed(i, &instance, plan)) {
+        // Before the request for its end: after that nobody looks at why it went.
+        let said = format!("{} was made and ended by the provider before it joined: {}", instance.id, failed.said);
+        note(node, plan, now, condition::LAUNCHED, Status::False, "CreatedButFailed", &said);
+        plan.actions.push(Action::Blame(failed));
+    }
     if dying || (absent && !world.claimants.iter().any(|n| is_ready(n))) {
         return plan.actions.push(Action::Reclaim("the instance is gone"));
     }
@@ -62,6 +70,14 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
         initialized(world, plan, now, &instance, &name);
     }
     idle(world, plan, now);
+}
+
+/// Whether the provider ended it by itself, before it was a Node and without having announced that it takes it back.
+fn failed(shown: &Instance, recorded: &InstanceStatus, plan: &Plan) -> Option<Failed> {
+    let class = shown.failed.clone().filter(|_| shown.state >= InstanceState::Terminating)?;
+    let useless = plan.status.node_name.is_none() && plan.status.interrupted.is_none();
+    let said = shown.state_reason.clone().unwrap_or_default();
+    useless.then(|| Failed { instance: recorded.clone(), class, said })
 }
 
 pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, instance: &InstanceStatus, name: &str) {

@@ -12,7 +12,7 @@ use super::observe::NodeWorld;
 use gpujob_crds::conditions::{self, Status, node as condition, want};
 use gpujob_crds::node::{GpuNodeStatus, InstanceStatus};
 use gpujob_crds::{GpuNode, names};
-use gpujob_provider_core::{Instance, InstanceState};
+use gpujob_provider_core::{ErrorClass, Instance, InstanceState};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -34,7 +34,7 @@ const DRAIN: SignedDuration = SignedDuration::from_secs(120);
 const REPLAY: SignedDuration = SignedDuration::from_hours(1);
 
 /// One write or call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::node) enum Action {
     /// Send the recorded request.
     Launch,
@@ -42,6 +42,8 @@ pub(in crate::node) enum Action {
     VerifyReservation(String),
     /// Label this Node as ours and lift the registration taint.
     Adopt(String),
+    /// Hold against this offer that its instance was made and failed, in the provider's words.
+    Blame(Failed),
     /// Put nothing new on this Node.
     Cordon(String),
     /// Give the instance back: DELETE of this very version of the GpuNode.
@@ -52,6 +54,16 @@ pub(in crate::node) enum Action {
     DeleteNode(String),
     /// Nothing is left.
     RemoveFinalizer,
+}
+
+/// An instance that the provider has made and ended before it was of any use.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::node) struct Failed {
+    pub(in crate::node) instance: InstanceStatus,
+    /// `Capacity` where another offer may do, `Invalid` where a person has to act.
+    pub(in crate::node) class: ErrorClass,
+    /// The provider's words.
+    pub(in crate::node) said: String,
 }
 
 #[derive(Debug)]

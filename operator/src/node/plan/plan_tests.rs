@@ -45,6 +45,7 @@ fn instance(state: InstanceState) -> Instance {
         market: Market::Spot,
         state,
         state_reason: None,
+        failed: None,
         tags: [(names::NODE_UID_TAG, "uid"), (names::LAUNCH_TAG, "1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         private_dns_name: Some("ip-10-0-0-1.ec2.internal".into()),
         private_ip: Some("10.0.0.1".into()),
@@ -386,4 +387,41 @@ fn only_what_had_its_time_and_never_joined_is_asked_for_its_console() {
     assert!(!never_joined(&deleted(&w, 909)), "somebody deleted it before its time was up");
     assert!(!never_joined(&deleted(&noticed(w, 500), 910)), "it was taken back");
     assert!(!never_joined(&deleted(&running(), 2000)));
+}
+
+#[test]
+fn an_instance_that_the_provider_ends_before_it_joins_is_held_against_its_offer() {
+    let mut w = world(intent());
+    w.instances = vec![instance(InstanceState::Pending)];
+    let (mut w, _) = step(w, at(10));
+    let mut dead = instance(InstanceState::Terminated);
+    (dead.state_reason, dead.failed) = (Some("Client.InternalError".into()), Some(ErrorClass::Invalid));
+    w.instances = vec![dead];
+    let (mut w, done) = step(w, at(20));
+    let launched = conditions::find(&done.status.conditions, condition::LAUNCHED).expect("a condition");
+    assert_eq!((launched.status.as_str(), launched.reason.as_str()), ("False", "CreatedButFailed"));
+    assert!(launched.message.contains("Client.InternalError"), "{}", launched.message);
+    assert!(matches!(&done.actions[..], [Action::Blame(f), Action::Reclaim(_)] if f.class == ErrorClass::Invalid), "{:?}", done.actions);
+
+    // Asked to end, or taken back: nobody's fault.
+    w.instances[0].failed = None;
+    assert!(matches!(&plan(&w, at(30)).actions[..], [Action::Reclaim(_)]));
+    // It has been of use.
+    let mut joined = running();
+    joined.instances[0].state = InstanceState::Terminating;
+    joined.instances[0].failed = Some(ErrorClass::Capacity);
+    assert!(!plan(&joined, at(200)).actions.iter().any(|a| matches!(a, Action::Blame(_))));
+}
+
+#[test]
+fn what_is_refused_and_was_never_seen_is_given_up_though_an_earlier_send_is_unanswered() {
+    let mut w = world(intent());
+    let answer = |class| LaunchAnswer { class, message: "no".into(), definite: false, retry_at: at(5000) };
+    w.launch = Some(answer(ErrorClass::Unauthorized));
+    w.asked = Some(at(299));
+    assert_eq!(plan(&w, at(299)).actions, vec![], "the listing may lag behind");
+    w.asked = Some(at(301));
+    assert!(matches!(&plan(&w, at(301)).actions[..], [Action::Reclaim(_)]));
+    w.launch = Some(answer(ErrorClass::Unknown));
+    assert_eq!(plan(&w, at(301)).actions, vec![], "it may yet be obeyed");
 }

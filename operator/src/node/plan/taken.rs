@@ -18,12 +18,15 @@ pub(super) fn taken(world: &NodeWorld, plan: &mut Plan) {
     }
 }
 
+/// How far the API server's clock, which says when it was deleted, may be behind ours.
+const CLOCKS: SignedDuration = SignedDuration::from_secs(5);
+
 /// Whether an instance is being ended because it had its time and no Node came of it: then its console says why.
 pub(in crate::node) fn never_joined(world: &NodeWorld) -> bool {
     let node = &world.node;
     let (Some(deleted), Some(status)) = (node.metadata.deletion_timestamp.as_ref(), node.status.as_ref()) else { return false };
     let launched = conditions::find(&status.conditions, condition::LAUNCHED).filter(|c| c.status == "True");
     let joined = status.node_name.is_some() || status.interrupted.is_some();
-    let deadline = SignedDuration::from_secs(world.join_deadline);
+    let deadline = SignedDuration::from_secs(world.join_deadline) - CLOCKS;
     !joined && launched.is_some_and(|c| deleted.0 >= later(c.last_transition_time.0, deadline))
 }
