@@ -36,8 +36,7 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>, launches: &Arc<Launches>) -> 
         return Ok(Some(wait));
     }
     let now = ctx.clock.now();
-    let (answer, launching) = launches.known(&node, now);
-    let world = observe(ctx, node, answer, launching);
+    let world = observe(ctx, node, launches, now);
     let plan = plan(&world, now);
     if !ctx.leader.is_leader() {
         return Ok(None);

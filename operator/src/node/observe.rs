@@ -1,5 +1,6 @@
 //! Everything that the plan of one GpuNode looks at.
 
+use super::send::Launches;
 use crate::context::Ctx;
 use gpujob_crds::GpuNode;
 use gpujob_crds::pool::GpuPoolSpec;
@@ -33,6 +34,8 @@ pub(super) struct NodeWorld {
     pub(super) launch: Option<LaunchAnswer>,
     /// A launch of this intent is on the wire.
     pub(super) launching: bool,
+    /// None was ever sent.
+    pub(super) never_sent: bool,
 }
 
 /// The answer to the last send of a launch.
@@ -50,7 +53,8 @@ pub(super) fn scope(node: &GpuNode) -> Scope {
     Scope { provider: node.spec.provider.clone(), region: node.spec.region.clone() }
 }
 
-pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launch: Option<LaunchAnswer>, launching: bool) -> NodeWorld {
+pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launches: &Launches, now: Timestamp) -> NodeWorld {
+    let (launch, launching) = launches.known(&node, now);
     let seen = ctx.cloud_view.seen(&scope(&node));
     let mut instances: Vec<Instance> = seen.iter().flat_map(|s| s.of(node.metadata.uid.as_deref().unwrap_or_default())).cloned().collect();
     instances.sort_by(|a, b| a.id.cmp(&b.id));
@@ -77,6 +81,7 @@ pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launch: Option<LaunchAnswer
         asked: seen.as_ref().map(|s| s.asked),
         claimants,
         absent_jobs,
+        never_sent: launches.never_sent(&node),
         launch,
         launching,
         node,

@@ -9,6 +9,7 @@ use gpujob_provider_core::{ErrorClass, LaunchCall, Refusal};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::reflector::ObjectRef;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,10 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// What this process knows of launches beyond the API: those on the wire, and the answers that were no success. Lost in a
 /// crash, and then learned again by sending the same request.
 #[derive(Debug, Default)]
-pub struct Launches(Mutex<BTreeMap<String, Sent>>);
+pub struct Launches(Mutex<BTreeMap<String, Known>>);
 
 #[derive(Clone, Debug, Default)]
-struct Sent {
+struct Known {
     /// The GpuNode's name: when that is gone, this is forgotten.
     name: String,
     on_the_wire: bool,
@@ -28,13 +29,15 @@ struct Sent {
     tries: u32,
     /// A send was not answered: until a look at the cloud says otherwise it may have been obeyed.
     unsure: bool,
+    /// Neither this process nor one before it has sent it: it was not wanted any more when its turn came.
+    never: bool,
     answer: Option<LaunchAnswer>,
     /// When each instance was last told to end; none while a call is on its way.
     ended: BTreeMap<String, Option<Timestamp>>,
 }
 
 impl Launches {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Sent>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.0.lock().expect("no panic holds this lock")
     }
 
@@ -45,6 +48,12 @@ impl Launches {
         let Some(sent) = node.metadata.uid.as_ref().and_then(|uid| known.get(uid)) else { return (None, false) };
         let settling = sent.launched.is_some_and(|at| now.duration_since(at) < SignedDuration::from_secs(30));
         (sent.answer.clone(), sent.on_the_wire || settling)
+    }
+
+    /// Whether it is certain that no launch of this intent was ever sent.
+    pub(super) fn never_sent(&self, node: &GpuNode) -> bool {
+        let known = self.lock();
+        node.metadata.uid.as_ref().and_then(|uid| known.get(uid)).is_some_and(|sent| sent.never && !sent.on_the_wire)
     }
 
     /// Forgets a GpuNode that is gone.
@@ -88,6 +97,7 @@ impl Launches {
                 return;
             }
             sent.tries += 1;
+            sent.never = false;
             // The condition is written before the request is sent. Where it is there at this process's first send, one before it may
             // have sent, and been obeyed: what is refused now proves nothing then.
             let said = node.status.as_ref().is_some_and(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED).is_some());
@@ -100,6 +110,16 @@ impl Launches {
             let mut known = launches.lock();
             let Some(sent) = known.get_mut(&uid) else { return }; // the GpuNode is gone: what was bought, the sweep ends
             sent.on_the_wire = false;
+            let answer = match answer {
+                Ok(Sent::Launched) => Ok(()),
+                Err(error) => Err(error),
+                Ok(Sent::Not) => {
+                    sent.tries -= 1;
+                    sent.never = sent.tries == 0 && !sent.unsure;
+                    drop(known);
+                    return drop(ctx.queues.nodes.send(node.name_any()));
+                }
+            };
             sent.launched = answer.is_ok().then_some(now);
             sent.answer = answer.err().map(|error| {
                 tracing::warn!(node = node.name_any(), class = error.class.reason(), %error, "launch");
@@ -148,7 +168,21 @@ fn every_offer(node: &GpuNode, class: &ErrorClass) -> Vec<Refusal> {
     node.spec.launch.offers.iter().map(refusal).collect()
 }
 
-async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<(), gpujob_provider_core::ProviderError> {
+/// What became of a launch.
+enum Sent {
+    Launched,
+    /// It was no longer wanted when its turn came.
+    Not,
+}
+
+/// Whether the launch is still wanted: it may have waited for its turn for minutes.
+fn wanted(ctx: &Ctx, node: &GpuNode) -> bool {
+    let there = ctx.stores.nodes.get(&ObjectRef::from_obj(node));
+    let stays = there.is_some_and(|n| n.uid() == node.uid() && n.metadata.deletion_timestamp.is_none());
+    stays && ctx.leader.is_leader() && !ctx.leader.is_draining()
+}
+
+async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<Sent, gpujob_provider_core::ProviderError> {
     let call = LaunchCall {
         request: node.spec.launch.request.clone(),
         cluster: ctx.settings.cluster.clone(),
@@ -157,6 +191,11 @@ async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<(), gpujob_provider_core::P
         ordinal: node.spec.launch.ordinal,
     };
     let provider = ctx.clouds.machines(&scope(node)).await?;
+    provider.turn(&call.node).await;
+    if !wanted(ctx, node) {
+        tracing::info!(node = call.node, "not launched: it is not wanted any more");
+        return Ok(Sent::Not);
+    }
     let launched = provider.launch(&call).await?;
     tracing::info!(node = call.node, id = launched.id, instance_type = launched.instance_type, zone = launched.zone, "launched");
     ctx.capacity.refused(&node.spec.pool, &node.spec.region, &launched.refusals, "", ctx.clock.now());
@@ -176,16 +215,16 @@ async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<(), gpujob_provider_core::P
         provider_id: more.map(|i| i.provider_id.clone()),
         launch_time: more.and_then(|i| i.launch_time).map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
     };
-    record_instance(ctx, node, &instance).await
+    record_instance(ctx, node, &instance).await;
+    Ok(Sent::Launched)
 }
 
 /// Records the instance. If this write is lost, the listing (by UID tag) or a replay of the launch brings it again.
-async fn record_instance(ctx: &Ctx, node: &GpuNode, instance: &InstanceStatus) -> Result<(), gpujob_provider_core::ProviderError> {
+async fn record_instance(ctx: &Ctx, node: &GpuNode, instance: &InstanceStatus) {
     let patch = json!({"metadata": {"uid": node.uid()}, "status": {"instance": instance}});
     let api = Api::<GpuNode>::all(ctx.client.clone());
     match within(api.patch_status(&node.name_any(), &PatchParams::default(), &Patch::Merge(&patch))).await {
         Ok(_) => {}
         Err(error) => tracing::warn!(node = node.name_any(), id = instance.id, %error, "recording the instance; the listing will"),
     }
-    Ok(())
 }

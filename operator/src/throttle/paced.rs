@@ -51,11 +51,26 @@ impl Paced {
         seconds: u64,
         call: impl Future<Output = Result<T, ProviderError>>,
     ) -> Result<T, ProviderError> {
+        self.wait(kind, name).await;
+        self.now(operation, kind, seconds, call).await
+    }
+
+    async fn wait(&self, kind: Kind, name: &str) {
         let now = Instant::now();
         let (turn, each) = self.bucket(kind, |b| (b.take(now), b.rate().each));
         if turn > now {
             tokio::time::sleep_until(turn + jitter(name, each)).await;
         }
+    }
+
+    /// A call whose turn it is.
+    async fn now<T>(
+        &self,
+        operation: &'static str,
+        kind: Kind,
+        seconds: u64,
+        call: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
         let answer = self.within(operation, seconds, call).await;
         if answer.as_ref().is_err_and(|e| e.class == ErrorClass::Throttled) {
             self.bucket(kind, |b| b.slow_down(Instant::now()));
@@ -100,8 +115,12 @@ impl MachineProvider for Paced {
         self.inner.render(rendering)
     }
 
+    async fn turn(&self, node: &str) {
+        self.wait(Kind::Launch, node).await;
+    }
+
     async fn launch(&self, call: &LaunchCall) -> Result<Launched, ProviderError> {
-        self.call("launch", Kind::Launch, &call.node, 60, self.inner.launch(call)).await
+        self.now("launch", Kind::Launch, 60, self.inner.launch(call)).await
     }
 
     async fn list(&self, cluster: &str) -> Result<Listing, ProviderError> {

@@ -2,11 +2,17 @@
 
 use super::*;
 use crate::clouds_test::{Scripted, scope};
-use gpujob_provider_core::{LaunchCall, NoticeSource, Rate, Rates};
+use gpujob_provider_core::{LaunchCall, Launched, MachineProvider, NoticeSource, ProviderError, Rate, Rates};
 use tokio::time::Instant;
 
 fn call(node: &str) -> LaunchCall {
     LaunchCall { request: serde_json::json!({}), cluster: "c".into(), node: node.into(), node_uid: node.into(), ordinal: 1 }
+}
+
+/// As whoever launches does it.
+async fn send(provider: &dyn MachineProvider, node: &str) -> Result<Launched, ProviderError> {
+    provider.turn(node).await;
+    provider.launch(&call(node)).await
 }
 
 fn clouds(scripted: &Arc<Scripted>) -> Arc<Throttled> {
@@ -23,12 +29,12 @@ async fn launches_are_paced_in_their_own_scope_and_delay_nothing_else() {
     let many: Vec<_> = (0..burst + 20)
         .map(|n| {
             let here = here.clone();
-            tokio::spawn(async move { here.launch(&call(&format!("gn-{n}"))).await.map(drop) })
+            tokio::spawn(async move { send(&*here, &format!("gn-{n}")).await.map(drop) })
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(scripted.count("launch"), burst as usize, "a burst goes at once");
-    let _ = there.launch(&call("other")).await;
+    let _ = send(&*there, "other").await;
     let _ = here.list("c").await;
     assert!(start.elapsed() < Duration::from_millis(10), "{:?}", start.elapsed());
     for one in many {
@@ -44,13 +50,13 @@ async fn a_complaint_slows_calls_down_and_every_silent_call_ends() {
     let clouds = clouds(&scripted);
     let provider = clouds.machines(&scope("here")).await.expect("ready");
     scripted.answer(ErrorClass::Throttled);
-    assert!(provider.launch(&call("a")).await.is_err());
+    assert!(send(&*provider, "a").await.is_err());
     let start = Instant::now();
-    let _ = provider.launch(&call("b")).await;
+    let _ = send(&*provider, "b").await;
     assert!(start.elapsed() > Rates::default().launch.each, "{:?}", start.elapsed());
 
     scripted.hang();
-    let silent: ErrorClass = provider.launch(&call("c")).await.expect_err("no answer").class;
+    let silent: ErrorClass = send(&*provider, "c").await.expect_err("no answer").class;
     assert_eq!(silent, ErrorClass::Unknown, "it may have been heard");
     for (limit, source) in [(5, NoticeSource::Poll), (30, NoticeSource::Queue("https://q".into()))] {
         let start = Instant::now();

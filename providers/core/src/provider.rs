@@ -61,6 +61,10 @@ pub trait MachineProvider: Send + Sync {
     /// `Invalid` when `prepared` is not this provider's.
     fn render(&self, rendering: &Rendering<'_>) -> Result<serde_json::Value, ProviderError>;
 
+    /// Waits until a launch may be sent: whoever paces calls has them wait here, so that the caller can look again whether it is still
+    /// wanted. To be called before every [`MachineProvider::launch`].
+    async fn turn(&self, _node: &str) {}
+
     /// Sends a recorded request. Replays answer with the original instance.
     ///
     /// # Errors

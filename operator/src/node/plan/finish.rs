@@ -33,7 +33,7 @@ pub(super) fn finish(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
                 absent_long(world, deleted)
             }
         },
-        None => refused || (!world.launching && absent_long(world, deleted)),
+        None => refused || world.never_sent || (!world.launching && absent_long(world, deleted)),
     };
     if !gone || !alive.is_empty() {
         note(

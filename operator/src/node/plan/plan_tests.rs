@@ -68,6 +68,7 @@ fn world(node: GpuNode) -> NodeWorld {
         absent_jobs: vec![],
         launch: None,
         launching: false,
+        never_sent: false,
     }
 }
 
@@ -424,4 +425,14 @@ fn what_is_refused_and_was_never_seen_is_given_up_though_an_earlier_send_is_unan
     assert!(matches!(&plan(&w, at(301)).actions[..], [Action::Reclaim(_)]));
     w.launch = Some(answer(ErrorClass::Unknown));
     assert_eq!(plan(&w, at(301)).actions, vec![], "it may yet be obeyed");
+}
+
+#[test]
+fn an_intent_that_was_never_sent_may_go_at_once() {
+    let mut node = intent();
+    node.metadata.deletion_timestamp = Some(Time(at(5)));
+    let mut w = world(node);
+    assert!(!plan(&w, at(10)).actions.contains(&Action::RemoveFinalizer), "it may be on its way");
+    w.never_sent = true;
+    assert!(plan(&w, at(10)).actions.contains(&Action::RemoveFinalizer));
 }
