@@ -75,10 +75,12 @@ pub mod reason {
     /// is repeated elsewhere, within its class; what lies in the files or the spec cannot be changed any more.
     #[must_use]
     pub fn mendable(reason: &str) -> bool {
-        const MENDABLE: [&str; 7] = [
+        const MENDABLE: [&str; 8] = [
             INVALID_CREDENTIALS,
             ACCESS_DENIED,
             BUCKET_NOT_FOUND,
+            // A Service that was made anew has no address for a while.
+            STORE_UNREACHABLE,
             // A certificate that has run out is renewed at the store.
             STORE_UNTRUSTED,
             "WrongRegion",

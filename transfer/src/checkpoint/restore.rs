@@ -153,20 +153,22 @@ fn fetch(
     let mut pieces = vec![];
     for (n, _, content) in files {
         let path = at(*n);
-        let file = File::create(&path).map_err(|e| Unusable::Failed(Fault::disk(&path.display().to_string(), &e)))?;
-        let file = Arc::new((path, file));
+        // Not held open: a set may have more files than a process may open.
+        File::create(&path).map_err(|e| Unusable::Failed(Fault::disk(&path.display().to_string(), &e)))?;
+        let path = Arc::new(path);
         let mut offset = 0;
         for piece in &content.pieces {
-            pieces.push((file.clone(), offset, piece));
+            pieces.push((path.clone(), offset, piece));
             offset += piece.size;
         }
         meter.add(1, 0);
     }
-    crew::run(THREADS, pieces, |(file, offset, piece)| download(repository, piece, &file.0, &file.1, offset, meter)).map(drop)
+    crew::run(THREADS, pieces, |(path, offset, piece)| download(repository, piece, &path, offset, meter)).map(drop)
 }
 
-fn download(repository: &Repository, piece: &Piece, path: &Path, file: &File, offset: u64, meter: &Meter) -> Result<(), Unusable> {
+fn download(repository: &Repository, piece: &Piece, path: &Path, offset: u64, meter: &Meter) -> Result<(), Unusable> {
     let local = |e: io::Error| Unusable::Failed(Fault::disk(&path.display().to_string(), &e));
+    let file = File::options().write(true).open(path).map_err(local)?;
     let key = repository.key(&piece.object);
     let mut mismatch = String::new();
     // Bytes may have been damaged on their way: only what is wrong twice is wrong in the store.

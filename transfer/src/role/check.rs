@@ -15,6 +15,7 @@ use crate::store::{Class, Condition, ObjectStore, PROBES, probe_key, read};
 
 use super::commit::committed;
 use super::destination::{Destination, SMALL};
+use super::globs::Globs;
 use super::sweep::Journal;
 use super::{Context, Fault, inputs};
 
@@ -96,6 +97,7 @@ fn inputs(context: &Context) -> Result<Found, Fault> {
 fn destination(context: &Context, days: u32) -> Result<Found, Fault> {
     let mut found = Found::default();
     let Some(to) = context.destination()? else { return Ok(found) };
+    globs(context)?;
     // As `fetch` will, but nothing is written: the decision is all that counts.
     let policy = to.policy(&context.spec)?;
     let held = to.epoch()?.map(|(epoch, _)| epoch);
@@ -131,7 +133,7 @@ fn destination(context: &Context, days: u32) -> Result<Found, Fault> {
         found.warnings.push(format!("the store does no conditional writes: results go below {folder}{below}"));
         found.under = Some(below);
     }
-    uploadable(&to)?;
+    uploadable(&to, &mut found.warnings)?;
     match to.store.abort_days(&to.key(""))? {
         Some(rule) if rule < days => found.warnings.push(format!(
             "the bucket aborts uploads after {rule} days, this job may take {days}: its large results would be lost; use {days} days or more"
@@ -139,6 +141,11 @@ fn destination(context: &Context, days: u32) -> Result<Found, Fault> {
         _ => {}
     }
     Ok(found)
+}
+
+/// The patterns of the results: what is wrong with them is not to be found out after hours.
+pub(super) fn globs(context: &Context) -> Result<(), Fault> {
+    context.spec.results.as_ref().map_or(Ok(()), |results| Globs::new(&results.include, &results.exclude).map(drop))
 }
 
 fn checkpoints(context: &Context) -> Result<Found, Fault> {
@@ -198,7 +205,7 @@ fn readable(store: &dyn ObjectStore, key: &str, want: &[u8]) -> Result<(), Fault
 
 /// Begins an upload of parts, sends one, and aborts it. Its id is written down first, as a staged one's is: a check that is killed
 /// leaves nothing that a sweep cannot find.
-fn uploadable(to: &Destination) -> Result<(), Fault> {
+fn uploadable(to: &Destination, warnings: &mut Vec<String>) -> Result<(), Fault> {
     let store = &*to.store;
     let key = probe_key("");
     debug_assert!(key.starts_with(PROBES));
@@ -208,9 +215,17 @@ fn uploadable(to: &Destination) -> Result<(), Fault> {
     let sent = store
         .put(&note, &serde_json::to_vec(&entry).expect("a journal entry has only string keys"))
         .and_then(|_| store.upload_part(&to.key(&key), &upload_id, 1, b"a part"));
+    let listed = store.list_parts(&to.key(&key), &upload_id);
     let aborted = store.abort_upload(&to.key(&key), &upload_id);
     let removed = store.delete(&note);
     sent?;
+    match listed {
+        Err(e) if e.class == Class::AccessDenied => warnings.push(format!(
+            "parts cannot be listed at {}: allow s3:ListMultipartUploadParts, or large results are sent again at the end",
+            to.name()
+        )),
+        other => drop(other?),
+    }
     match (aborted, removed) {
         // Said already, of the first object.
         (Ok(()), Err(e)) if e.class == Class::AccessDenied => Ok(()),

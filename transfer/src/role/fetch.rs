@@ -11,7 +11,7 @@ use crate::receipt::{Outcome, Receipt, Role, reason};
 use super::commit::committed;
 use super::destination::{Changed, Destination};
 use super::roll::{Rolled, forward};
-use super::{Context, Fault, inputs, stage, sweep, unconditional};
+use super::{Context, Fault, check, inputs, stage, sweep, unconditional};
 
 /// Claims and downloads.
 ///
@@ -19,6 +19,7 @@ use super::{Context, Fault, inputs, stage, sweep, unconditional};
 /// A refused or lost claim, a missing input, a full disk, and the stores'.
 pub fn run(context: &Context) -> Result<Receipt, Fault> {
     let mut under = None;
+    check::globs(context)?;
     if let Some(to) = context.destination()? {
         let taken = match take(context, &to) {
             Err(fault) if unconditional::because(context, &to, &fault)? => {
@@ -90,6 +91,5 @@ fn take(context: &Context, to: &Destination) -> Result<Option<Receipt>, Fault> {
 fn sweep_others(to: &Destination, me: &Actor) -> Result<(), Fault> {
     let own = staging(me.attempt, &me.pod_uid);
     let others: Vec<String> = to.keys(STAGING)?.into_iter().filter(|key| !key.starts_with(&own)).collect();
-    sweep::staging(to, others, None);
-    Ok(())
+    sweep::all(to, others)
 }

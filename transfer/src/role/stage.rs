@@ -3,6 +3,7 @@
 //! It never commits: it cannot know how main ended.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,8 @@ use super::{Context, Fault, keep, stream, upload, walk};
 
 /// How often a running attempt looks whether it still stands.
 const LOOK: Duration = Duration::from_secs(30);
+/// How often a file that changes after main's end is begun with anew; each time takes some seconds.
+const CHANGES: usize = 2;
 /// Largest `results.summary`.
 const SUMMARY_LIMIT: u64 = 2 << 10;
 
@@ -51,9 +54,9 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     let base = base(context, &me);
     let staging = staging(me.attempt, &me.pod_uid);
     if !ending {
-        say(&format!("results in {} will be staged for {} when main has ended", results.path, to.name()));
         let ledger = Ledger::open(&context.state, &staging);
-        if let Err(revoked) = streaming(context, results, &to, &base, &ledger, || wait(&to, &me, &end)) {
+        let ready = format!("results in {} will be staged for {} when main has ended", results.path, to.name());
+        if let Err(revoked) = streaming(context, results, &to, &base, &ledger, || wait(&to, &me, &end, ready)) {
             // Who may save checkpoints is not decided here.
             saver.map(|saver| saver.finish(|| false));
             return Err(revoked);
@@ -68,7 +71,7 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     keep::until_mended(limit, &end, || {
         // Opened anew: with the credentials as they are now.
         let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
-        let receipt = deliver(context, results, &to, &me, &base, &Ledger::last(&context.state, &staging));
+        let receipt = settled(|| deliver(context, results, &to, &me, &base, &Ledger::last(&context.state, &staging)));
         if let Some(saver) = saver.take() {
             saver.finish(|| past_return(&to, &me));
         }
@@ -130,7 +133,8 @@ pub(crate) fn prepare(folder: &Path) {
 
 /// Until SIGTERM, looks now and then whether the attempt still stands. One that does not waits too, or the kubelet
 /// would start this container again and again.
-fn wait(to: &Destination, me: &Actor, end: &Receiver<()>) -> Result<(), Fault> {
+fn wait(to: &Destination, me: &Actor, end: &Receiver<()>, ready: String) -> Result<(), Fault> {
+    let mut ready = Some(ready);
     loop {
         match stands(to, me) {
             Ok(()) => {}
@@ -140,6 +144,10 @@ fn wait(to: &Destination, me: &Actor, end: &Receiver<()>) -> Result<(), Fault> {
                 return Err(fault);
             }
             Err(fault) => say(&format!("cannot look at the epoch now, main goes on: {fault}")),
+        }
+        // After the first look, so that who reads this knows that there was one.
+        if let Some(ready) = ready.take() {
+            say(&ready);
         }
         match end.recv_timeout(LOOK) {
             Err(RecvTimeoutError::Timeout) => {}
@@ -153,6 +161,18 @@ fn stands(to: &Destination, me: &Actor) -> Result<(), Fault> {
         Decision::Revoked(to_whom) => Err(Fault::revoked(to_whom)),
         _ => Ok(()),
     }
+}
+
+/// Does `deliver` until no file changes any more. Main has ended, so one that goes on changing is written by somebody who does not end
+/// with it: that is not waited for until the delivery's deadline.
+fn settled(mut deliver: impl FnMut() -> Result<Receipt, Fault>) -> Result<Receipt, Fault> {
+    for _ in 0..CHANGES {
+        match deliver() {
+            Err(fault) if fault.reason == reason::FILE_CHANGING => say(&fault.message),
+            other => return other,
+        }
+    }
+    deliver().map_err(|fault| if fault.reason == reason::FILE_CHANGING { Fault::permanent(fault.reason, fault.message) } else { fault })
 }
 
 /// Stages and seals. A worker that was started again may find that the commit of what it sealed before has begun:
@@ -185,14 +205,14 @@ fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor, ba
     let recheck = in_memory(Path::new(&results.path));
     let state = &context.state;
     let threads = upload::threads(to);
-    let stager = Stager { to, base: base.into(), stop: &stop, meter, state, ledger, recheck, threads };
+    let stager = Stager { to, base: base.into(), stop: &stop, meter, state, ledger, recheck, main_runs: false, threads };
     let done = guarded(to, me, &stop, || stager.all(found.files))?;
     found.skipped.extend(done.gone);
     found.skipped.sort_by(|a, b| a.path.cmp(&b.path));
     let mut plan = Plan::new(me, done.items, found.skipped);
     let files = plan.items.len() as u64;
     if let Some(name) = &results.summary {
-        plan.summary = summary(&Path::new(&results.path).join(name));
+        plan.summary = fs::canonicalize(&results.path).ok().and_then(|root| summary(&root, name));
         plan.summary_omitted = plan.summary.is_none();
     }
     let (text, reference) = plan.encode(format!("{base}plan.json"));
@@ -232,17 +252,21 @@ fn guarded<T>(to: &Destination, me: &Actor, stop: &AtomicBool, work: impl FnOnce
 }
 
 /// The summary's JSON, if it is there, small enough, and JSON.
-fn summary(path: &Path) -> Option<serde_json::Value> {
+fn summary(root: &Path, name: &str) -> Option<serde_json::Value> {
+    let path = &root.join(name);
     let omitted = |why: String| {
         say(&format!("summary {} is left out: {why}", path.display()));
         None
     };
-    match fs::metadata(path) {
-        Ok(about) if about.len() > SUMMARY_LIMIT => omitted(format!("more than {SUMMARY_LIMIT} bytes")),
-        Ok(_) => match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).or_else(|e| omitted(e.to_string()).ok_or(())).ok(),
-            Err(e) => omitted(e.to_string()),
-        },
+    // As of every result: no link leads out of the folder, and what is no file may never end.
+    let target = match walk::inside(path, root) {
+        Ok(target) => target,
+        Err(why) => return omitted(why.into()),
+    };
+    let mut bytes = vec![];
+    match fs::File::open(target).and_then(|file| file.take(SUMMARY_LIMIT + 1).read_to_end(&mut bytes)) {
+        Ok(read) if read as u64 > SUMMARY_LIMIT => omitted(format!("more than {SUMMARY_LIMIT} bytes")),
+        Ok(_) => serde_json::from_slice(&bytes).or_else(|e| omitted(e.to_string()).ok_or(())).ok(),
         Err(e) => omitted(e.to_string()),
     }
 }

@@ -81,7 +81,7 @@ fn round(
     let (number, bytes) = (files.len() as u64, files.iter().map(|f| f.size).sum());
     let meter = Meter::new("staged while main runs:", number, bytes);
     let state = &context.state;
-    let stager = Stager { to, base: base.into(), stop, meter, state, ledger, recheck: false, threads: THREADS };
+    let stager = Stager { to, base: base.into(), stop, meter, state, ledger, recheck: false, main_runs: true, threads: THREADS };
     stager.all(files)?;
     say(&format!("staged {} ({}) while main runs", count(number, "file"), size(bytes)));
     Ok(())

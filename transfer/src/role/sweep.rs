@@ -37,6 +37,14 @@ pub(super) fn probes(to: &Destination) {
     }
 }
 
+/// Removes these staging keys, all of them.
+///
+/// # Errors
+/// The store's: something is left.
+pub(super) fn all(to: &Destination, keys: Vec<String>) -> Result<(), Fault> {
+    crew::run(16, keys, |key| remove(to, &key, &HashSet::new())).map(drop)
+}
+
 /// Removes these staging keys. Failures are said, not returned: what is left is garbage, and the bucket's lifecycle
 /// rule removes it.
 pub(super) fn staging(to: &Destination, keys: Vec<String>, committed: Option<&Plan>) {

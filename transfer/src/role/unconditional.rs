@@ -2,7 +2,7 @@
 //! own, `<to>attempt-<n>/`, so that no two attempts of a job ever write one key.
 //!
 //! The epoch lies in that folder too and is written without conditions. What is lost: two jobs that claim one destination in
-//! the same second are not told apart (the operator refuses two live ones), and a zombie may still publish, but only below its
+//! the same second are not told apart, and a zombie may still publish, but only below its
 //! own folder, which no receipt names.
 
 use crate::epoch::{Decision, Epoch, Refusal, State, claim, resolve};

@@ -121,7 +121,7 @@ fn add(walk: &mut Walk, name: String, path: PathBuf, room: usize) -> Result<(), 
 
 /// The file that a link leads to, if it is one of the folder's own: a link out of it could publish the secrets of this
 /// container.
-fn inside(link: &Path, root: &Path) -> Result<PathBuf, &'static str> {
+pub(super) fn inside(link: &Path, root: &Path) -> Result<PathBuf, &'static str> {
     let target = fs::canonicalize(link).map_err(|_| "a link to nothing in the results folder")?;
     if !target.starts_with(root) {
         return Err("a link out of the results folder");

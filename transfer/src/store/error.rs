@@ -157,7 +157,9 @@ impl Class {
     pub fn next_step(self) -> &'static str {
         match self {
             Class::InvalidCredentials => "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN in the Secret",
-            Class::AccessDenied => "allow these keys s3:GetObject, PutObject, DeleteObject, ListBucket, AbortMultipartUpload there",
+            Class::AccessDenied => {
+                "allow these keys s3:GetObject, PutObject, DeleteObject, ListBucket, AbortMultipartUpload, ListMultipartUploadParts there"
+            }
             Class::BucketNotFound => "create the bucket or correct the URL",
             Class::WrongRegion => "set AWS_REGION to the bucket's region",
             Class::NotFound => "check the key",

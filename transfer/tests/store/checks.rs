@@ -59,6 +59,7 @@ fn a_job_that_cannot_work_is_told_why() {
         ("BucketNotFound", &|job| job.spec["inputs"] = json!([{"from": "s3://no-such-bucket/in/", "path": data}])),
         ("InputNotFound", &|job| job.spec["inputs"] = json!([{"from": format!("s3://{bucket}/none/"), "path": data}])),
         ("InvalidSpec", &|job| job.spec["inputs"] = json!([{"from": "ftp://host/x", "path": data}])),
+        ("InvalidSpec", &|job| job.spec["results"]["include"] = json!(["out/{a"])),
         ("BucketNotFound", &|job| {
             job.spec["checkpoints"] = json!({"path": "/c", "to": "s3://no-such-bucket/c/", "intervalSeconds": 60, "keep": 1});
         }),

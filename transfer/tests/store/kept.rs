@@ -1,5 +1,7 @@
 //! `keepOnFailure`: results wait on their node for what people can mend.
 
+use std::io::Write;
+
 use gpujob_transfer::plan::PART;
 use gpujob_transfer::store::ObjectStore;
 use rustix::process::Signal;
@@ -69,4 +71,41 @@ fn a_bucket_that_is_made_meanwhile_is_used() {
     gate.freeze(false);
     let ended = sidecar.end();
     assert_eq!(ended.says(), (0, "Sealed"), "{}", ended.log);
+}
+
+#[test]
+fn a_store_without_an_address_is_waited_for() {
+    let bucket = weed().bucket("kept-unknown");
+    let (mut job, _gate) = denied(1, &bucket);
+    job.env.insert("AWS_ENDPOINT_URL_S3", "http://store.invalid".into());
+    let sidecar = job.start(&["stage"]);
+    sidecar.says("will be staged");
+    sidecar.signal(Signal::TERM);
+    let ended = sidecar.end();
+    assert_eq!(ended.says(), (2, "StoreUnreachable"), "{}", ended.log);
+    assert!(ended.log.contains("nothing is lost yet") && ended.log.contains("not mended in 1 s"), "{}", ended.log);
+}
+
+#[test]
+fn a_file_that_never_rests_is_not_waited_for_until_the_deadline() {
+    let bucket = weed().bucket("kept-changing");
+    let mut job = Attempt::new("changing", 1, &bucket);
+    job.spec["results"]["keepOnFailureSeconds"] = json!(600);
+    // So large that it is written to while it is read, however busy the machine is.
+    job.write("log", &vec![b'.'; 48 << 20]);
+    assert_eq!(job.run(&["fetch"]).says(), (0, "Done"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut log = std::fs::File::options().append(true).open(job.results().join("log")).unwrap();
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                log.write_all(b"more").unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        let ended = job.stage();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(ended.says(), (2, "FileChanging"), "{}", ended.log);
+        assert!(ended.receipt().message.contains("end its writer with main"), "{}", ended.log);
+    });
 }

@@ -172,7 +172,10 @@ fn unable(d: &mut Draft<'_>, task: Task, r: &Receipt) {
             if let Some(open) = d.open_mut() {
                 open.message = None;
             }
-            let message = format!("{} The program had ended well; what was staged is under .gpujob/staging at the destination.", r.message);
+            let message = format!(
+                "{} The program had ended well; its results could not be delivered, and what was staged of them is removed.",
+                r.message
+            );
             ending::fail(d, &r.reason, &message);
         }
     }

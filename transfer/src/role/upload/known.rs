@@ -8,6 +8,7 @@ use super::reading::piece;
 use super::{Stager, Staging};
 use crate::checksum::{crc64nvme, crc64nvme_join, crc64nvme_text};
 use crate::plan::{Item, PART, Staged};
+use crate::store::Class;
 
 impl Stager<'_> {
     /// Takes a file as it was staged before.
@@ -16,8 +17,11 @@ impl Stager<'_> {
         let holds = match &item.staged {
             // Only a listing tells whether the parts of an upload are still there.
             Staged::Upload { upload_id, parts } => {
-                let listed = self.to.store.list_parts(&self.to.key(&item.file.path), upload_id)?;
-                listed.is_some_and(|listed| listed.len() == parts.len())
+                match self.to.store.list_parts(&self.to.key(&item.file.path), upload_id) {
+                    // Keys that may not ask: what is not known to be there is sent again.
+                    Err(e) if e.class == Class::AccessDenied => false,
+                    listed => listed?.is_some_and(|listed| listed.len() == parts.len()),
+                }
             }
             Staged::Object { .. } | Staged::Pack { .. } => true,
         };

@@ -46,6 +46,8 @@ pub(super) struct Stager<'a> {
     pub(super) ledger: &'a Ledger,
     /// What is staged already is read again before it is believed.
     pub(super) recheck: bool,
+    /// Main may still write.
+    pub(super) main_runs: bool,
     /// How many packs, files or parts at a time.
     pub(super) threads: usize,
 }
@@ -131,7 +133,7 @@ impl Stager<'_> {
     fn one(&self, found: &Found, threads: usize) -> Result<Option<Item>, Fault> {
         for patience in PATIENCE {
             self.go_on()?;
-            let Some((file, about)) = open(found)? else { return Ok(None) };
+            let Some((file, about)) = open(found, self.main_runs)? else { return Ok(None) };
             let once = if about.len() <= PART { self.medium(found, &file, &about)? } else { self.large(found, &file, &about, threads)? };
             match once {
                 Once::Staged(item) => {

@@ -9,12 +9,16 @@ use super::super::walk::{Found, unreadable};
 use crate::receipt::reason;
 use crate::stamp::Stamp;
 
-/// The file and what it is now; none when it was deleted.
-pub(super) fn open(found: &Found) -> Result<Option<(File, Metadata)>, Fault> {
+/// The file and what it is now; none when it was deleted. `written`: somebody may write to it through a memory map. A page that is dirty
+/// takes more writes without any trace in the file's times, so it is written back first: the next write then leaves one.
+pub(super) fn open(found: &Found, written: bool) -> Result<Option<(File, Metadata)>, Fault> {
     let file = match File::open(&found.path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| unreadable(&found.path, &e))?,
     };
+    if written {
+        file.sync_data().map_err(|e| unreadable(&found.path, &e))?;
+    }
     let about = file.metadata().map_err(|e| unreadable(&found.path, &e))?;
     Ok(Some((file, about)))
 }

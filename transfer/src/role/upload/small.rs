@@ -52,7 +52,7 @@ impl Stager<'_> {
     fn small(&self, found: &Found) -> Result<Small, Fault> {
         for patience in PATIENCE {
             self.go_on()?;
-            let Some((file, about)) = open(found)? else { return Ok(Small::Gone) };
+            let Some((file, about)) = open(found, self.main_runs)? else { return Ok(Small::Gone) };
             if about.len() > pack::SMALL {
                 return Ok(Small::Grown);
             }
