@@ -19,15 +19,9 @@ const LATE: SignedDuration = SignedDuration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Bill {
     unowned_since: BTreeMap<String, Timestamp>,
-    /// The instance that each GpuNode, by UID, recorded when last seen.
-    recorded: BTreeMap<String, Record>,
+    /// The GpuNodes that were there when last looked, by UID, with their names.
+    there: BTreeMap<String, String>,
     said: BTreeSet<String>,
-}
-
-#[derive(Debug)]
-struct Record {
-    node: String,
-    instance: String,
 }
 
 /// Whether one of these GpuNodes owns the instance: by UID, and by the id that it records, if it does.
@@ -39,7 +33,17 @@ fn owned(machine: &Machine, mirror: &Mirror) -> bool {
 
 impl Bill {
     /// One look. `calm`: since when nothing has gone wrong that would excuse a delay; `now` when something just does.
-    pub(super) fn look(&mut self, machines: &[Machine], cluster: &str, mirror: &Mirror, calm: Timestamp, now: Timestamp) -> Vec<String> {
+    ///
+    /// `behind`: how far a clock of the operator may be behind the truth: it counts idle windows from what that clock said.
+    pub(super) fn look(
+        &mut self,
+        machines: &[Machine],
+        cluster: &str,
+        mirror: &Mirror,
+        calm: Timestamp,
+        behind: SignedDuration,
+        now: Timestamp,
+    ) -> Vec<String> {
         let mut wrong = vec![];
         // A GpuNode is one intent, whatever its request says of itself.
         let mut intents: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -60,7 +64,7 @@ impl Bill {
         }
         wrong.extend(self.let_go(machines, mirror));
         for node in mirror.nodes.values() {
-            wrong.extend(idle(node, mirror, calm, now));
+            wrong.extend(idle(node, mirror, calm, behind, now));
         }
         wrong.retain(|w| self.said.insert(w.clone()));
         wrong
@@ -68,22 +72,18 @@ impl Bill {
 
     /// GpuNodes that went before their instances: from then on nobody would end what a provider has forgotten to.
     fn let_go(&mut self, machines: &[Machine], mirror: &Mirror) -> Vec<String> {
-        let mut now = BTreeMap::new();
-        for node in mirror.nodes.values() {
-            let instance = node.status.as_ref().and_then(|s| s.instance.as_ref());
-            if let (Some(uid), Some(instance)) = (node.uid(), instance) {
-                now.insert(uid, Record { node: node.name_any(), instance: instance.id.clone() });
-            }
-        }
-        let before = std::mem::replace(&mut self.recorded, now);
-        let went = before.into_iter().filter(|(uid, _)| !self.recorded.contains_key(uid)).map(|(_, record)| record);
-        let early = went.filter(|record| machines.iter().any(|m| m.id == record.instance && m.gone.is_none()));
-        early.map(|record| format!("GpuNode {} went before its instance {} was gone", record.node, record.instance)).collect()
+        let now = mirror.nodes.values().filter_map(|node| Some((node.uid()?, node.name_any()))).collect();
+        let before = std::mem::replace(&mut self.there, now);
+        let went = before.into_iter().filter(|(uid, _)| !self.there.contains_key(uid));
+        // By its tag, whether it was ever recorded or not.
+        let left = |uid: &String| machines.iter().find(|m| m.gone.is_none() && m.tags.get(names::NODE_UID_TAG) == Some(uid));
+        let early = went.filter_map(|(uid, node)| Some((node, left(&uid)?)));
+        early.map(|(node, machine)| format!("GpuNode {node} went before its instance {} was gone", machine.id)).collect()
     }
 }
 
 /// A node that is kept though its window is over.
-fn idle(node: &GpuNode, mirror: &Mirror, calm: Timestamp, now: Timestamp) -> Option<String> {
+fn idle(node: &GpuNode, mirror: &Mirror, calm: Timestamp, behind: SignedDuration, now: Timestamp) -> Option<String> {
     if node.metadata.deletion_timestamp.is_some() || !node.reservations().is_empty() {
         return None;
     }
@@ -91,7 +91,7 @@ fn idle(node: &GpuNode, mirror: &Mirror, calm: Timestamp, now: Timestamp) -> Opt
     let ready = conditions::find(&status.conditions, condition::INITIALIZED).filter(|c| c.status == "True")?.last_transition_time.0;
     let since = status.idle_since.as_ref().map_or(ready, |t| t.0.max(ready));
     let window = mirror.pools.get(&node.spec.pool).map_or(0, |p| p.spec.idle_after());
-    let end = since.max(calm) + SignedDuration::from_secs(window) + LATE;
+    let end = since.max(calm) + SignedDuration::from_secs(window) + LATE + behind;
     (now > end).then(|| format!("GpuNode {} has been empty since {since} and is still there", node.name_any()))
 }
 

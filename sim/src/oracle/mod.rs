@@ -3,6 +3,7 @@
 
 mod bill;
 mod conditions;
+mod doubled;
 mod jobs;
 mod mirror;
 mod nodes;
@@ -32,6 +33,7 @@ struct State {
     mirror: Mirror,
     programs: jobs::Programs,
     bill: bill::Bill,
+    doubled: doubled::Doubled,
     seen: u64,
     calm: Timestamp,
     last_write: Duration,
@@ -47,15 +49,15 @@ pub struct Oracle {
     clock: SimClock,
     timeline: Timeline,
     cluster: OnceLock<String>,
-    /// Whether a clock of this schedule jumps.
-    stepped: bool,
+    /// How far clocks of this schedule jump backwards, all together; `None`: none jumps at all.
+    stepped: Option<SignedDuration>,
     state: Mutex<State>,
 }
 
 impl Oracle {
     /// For one schedule.
     #[must_use]
-    pub fn new(kube: FakeKube, cloud: FakeCloud, clock: SimClock, timeline: Timeline, stepped: bool) -> Arc<Self> {
+    pub fn new(kube: FakeKube, cloud: FakeCloud, clock: SimClock, timeline: Timeline, stepped: Option<SignedDuration>) -> Arc<Self> {
         let state = State { calm: clock.now(), ..State::default() };
         let (store, cluster) = (OnceLock::new(), OnceLock::new());
         Arc::new(Oracle { kube, cloud, store, clock, timeline, cluster, stepped, state: Mutex::new(state) })
@@ -104,10 +106,12 @@ impl Oracle {
         self.catch_up(&mut state, None);
         let (now, calm) = (self.clock.now(), state.calm);
         let (machines, cluster) = (self.cloud.instances(), self.cluster.get().cloned().unwrap_or_default());
-        let State { bill, mirror, .. } = &mut *state;
+        let behind = self.stepped.unwrap_or_default();
+        let State { bill, doubled, mirror, .. } = &mut *state;
         let mut wrong: Vec<(&'static str, String)> =
-            bill.look(&machines, &cluster, mirror, calm, now).into_iter().map(|w| ("ledger", w)).collect();
+            bill.look(&machines, &cluster, mirror, calm, behind, now).into_iter().map(|w| ("ledger", w)).collect();
         wrong.extend(waiting::look(mirror, calm, now).into_iter().map(|w| ("no silent wait", w)));
+        wrong.extend(doubled.look(mirror, calm, now).into_iter().map(|w| ("one place", w)));
         for (oracle, what) in wrong {
             self.broken(&mut state, oracle, what);
         }
@@ -216,7 +220,7 @@ impl Oracle {
             _ => {}
         }
         if change.resource.starts_with("gpu") {
-            wrong.extend(conditions::check(change, self.stepped).into_iter().map(|w| ("conditions", w)));
+            wrong.extend(conditions::check(change, self.stepped.is_some()).into_iter().map(|w| ("conditions", w)));
         }
         wrong
     }

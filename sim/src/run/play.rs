@@ -81,7 +81,11 @@ impl<'a> Play<'a> {
         let director = Director::new(clock.clone(), schedule.faults.clone(), schedule.seed);
         let kube = FakeKube::new(Arc::new(clock.clone()));
         let cloud = catalog::cloud(Arc::new(clock.clone()), &scenario);
-        let stepped = schedule.faults.iter().any(|f| matches!(f, Fault::At { what: Happening::StepClock { .. }, .. }));
+        let steps = schedule.faults.iter().filter_map(|f| match f {
+            Fault::At { what: Happening::StepClock { by_s }, .. } => Some(SignedDuration::from_secs((-by_s).max(0))),
+            _ => None,
+        });
+        let stepped = steps.reduce(|all, step| all + step);
         let oracle = Oracle::new(kube.clone(), cloud.clone(), clock.clone(), timeline.clone(), stepped);
         let quiet = if schedule.faults.is_empty() { QUIET_CLEAN } else { QUIET };
         let start = Instant::now();

@@ -186,3 +186,18 @@ fn a_job_of_another_controller_is_left_alone() {
     let p = plan(&c.world(), c.now);
     assert!(p.actions.is_empty() && p.status == Default::default());
 }
+
+#[test]
+fn a_finalizer_of_somebody_else_does_not_keep_a_job_for_ever() {
+    let mut c = Cluster::running(|s| {
+        s.ttl_seconds_after_finished = Some(60);
+        s.results = None;
+    });
+    c.exit(0, "");
+    c.settle();
+    c.wait(10);
+    assert_eq!(c.condition(types::SUCCEEDED), "True Completed");
+    c.job.metadata.finalizers.get_or_insert_default().push("somebody.else/audit".into());
+    c.wait(60);
+    assert!(c.actions.contains(&Action::DeleteJob), "who holds it lets it go itself: {:?}", c.actions);
+}

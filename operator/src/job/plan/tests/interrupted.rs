@@ -232,3 +232,25 @@ fn after_a_drain_a_job_waits_and_holds_nothing_that_only_an_operator_could_take_
     c.settle();
     assert!(c.job.metadata.finalizers.is_some());
 }
+
+#[test]
+fn seconds_that_were_lost_are_counted() {
+    let mut c = Cluster::running(|_| {});
+    c.wait(60);
+    evicted(&mut c);
+    c.settle();
+    let lost = c.status().receipt.map_or(0, |r| r.lost_seconds);
+    assert!((60..=90).contains(&lost), "{lost}");
+}
+
+#[test]
+fn a_place_that_somebody_else_has_is_none() {
+    let mut c = Cluster::new(|_| {});
+    c.reserve("gn-1", 1);
+    c.settle();
+    c.node("gn-1").status.get_or_insert_default().assignments = Some(vec![]);
+    c.node("gn-1").spec.launched_for.clear();
+    c.settle();
+    let a = c.attempt(1);
+    assert_eq!((a.outcome, a.reason.as_deref()), (Some(Outcome::Interrupted), Some("NodeLost")), "{a:?}");
+}
