@@ -16,29 +16,23 @@ use kube::ResourceExt;
 pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     let node = &world.node;
     let Some(instance) = plan.status.instance.clone() else { return };
-    note(
-        node,
-        plan,
-        now,
-        condition::LAUNCHED,
-        Status::True,
-        "Launched",
-        &format!("{} {} in {}", instance.id, instance.instance_type, instance.zone),
-    );
-    let launched = transition(&plan.status, condition::LAUNCHED, now);
-
-    // Gone under us: shown as ending, or long absent from complete listings.
     let shown = world.instances.iter().find(|i| i.id == instance.id);
-    let dying = shown.is_some_and(|i| i.state >= InstanceState::Terminating);
-    let absent = shown.is_none()
-        && world.complete_since.is_some_and(|from| world.asked.is_some_and(|asked| asked >= later(from.max(launched), ABSENCE)));
-    // A kubelet that still reports outranks a cloud API that forgot: absence alone needs a Node that is not Ready.
     if let Some(failed) = shown.and_then(|i| failed(i, &instance, plan)) {
         // Before the request for its end: after that nobody looks at why it went.
         let said = format!("{} was made and ended by the provider before it joined: {}", instance.id, failed.said);
         note(node, plan, now, condition::LAUNCHED, Status::False, "CreatedButFailed", &said);
         plan.actions.push(Action::Blame(failed));
+    } else {
+        let what = format!("{} {} in {}", instance.id, instance.instance_type, instance.zone);
+        note(node, plan, now, condition::LAUNCHED, Status::True, "Launched", &what);
     }
+    let launched = transition(&plan.status, condition::LAUNCHED, now);
+
+    // Gone under us: shown as ending, or long absent from complete listings.
+    let dying = shown.is_some_and(|i| i.state >= InstanceState::Terminating);
+    let absent = shown.is_none()
+        && world.complete_since.is_some_and(|from| world.asked.is_some_and(|asked| asked >= later(from.max(launched), ABSENCE)));
+    // A kubelet that still reports outranks a cloud API that forgot: absence alone needs a Node that is not Ready.
     if dying || (absent && !world.claimants.iter().any(|n| is_ready(n))) {
         return plan.actions.push(Action::Reclaim("the instance is gone"));
     }
