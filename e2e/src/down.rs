@@ -19,6 +19,11 @@ use std::time::{Duration, Instant};
 /// Something of the lab could not be removed; the error lists it.
 pub async fn down(paths: &Paths) -> Result<()> {
     let _lock = Lock::take()?;
+    clear(paths).await
+}
+
+/// The same for who holds the lock already.
+pub(crate) async fn clear(paths: &Paths) -> Result<()> {
     step("instances and servers", stop_all(paths)).await?;
     step("network, groups and files", async {
         network::remove(paths).await;

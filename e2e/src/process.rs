@@ -91,6 +91,11 @@ impl Daemon {
         (stat.alive && stat.started == started).then_some(pid)
     }
 
+    /// Whether it was started, nobody stopped it, and it is gone: it crashed, or the machine did.
+    pub(crate) fn was_lost(&self) -> bool {
+        self.pid_file.exists() && self.pid().is_none()
+    }
+
     /// Asks it and its group to end, waits for `grace`, then kills them. Does nothing when it is gone already.
     pub async fn stop(&self, grace: Duration) {
         if let Some(pid) = self.pid() {

@@ -3,9 +3,10 @@
 use crate::host::{Paths, prerequisites};
 use crate::instance;
 use crate::lock::Lock;
+use crate::process::Daemon;
 use crate::progress::{step, until};
 use crate::services::{control_plane, dns, ec2, object_store, registry};
-use crate::{cluster, images, network, packages, pki};
+use crate::{cluster, down, images, network, packages, pki};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -21,6 +22,12 @@ use std::time::Duration;
 pub async fn up(paths: &Paths) -> Result<()> {
     prerequisites()?;
     let _lock = Lock::take()?;
+    if Daemon::server(paths, ec2::SERVER).was_lost() {
+        // Instances are in the memory of that process alone: over the old data, the cluster would have Nodes and GpuNodes of
+        // instances that nobody knows, and pools whose settings name nothing.
+        eprintln!("  …  the last lab ended without `down`: it is cleared away first");
+        down::clear(paths).await?;
+    }
     fs::create_dir_all(paths.state.join("run"))?;
     step("packages", packages::system()).await?;
     tokio::try_join!(

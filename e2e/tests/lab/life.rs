@@ -2,8 +2,12 @@
 
 use crate::session::Given;
 use anyhow::{Context, Result, ensure};
+use gpujob_crds::GpuPool;
 use gpujob_e2e::lab::Lab;
-use gpujob_e2e::{command, down, http};
+use gpujob_e2e::soak::given;
+use gpujob_e2e::{cluster, command, down, http, process};
+use kube::Api;
+use kube::api::ListParams;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
@@ -66,6 +70,20 @@ pub(crate) async fn push(_: Given) -> Result<()> {
     ensure!(reference.trim() == "10.77.0.1:5000/e2e/hello:1", "{reference:?}");
     let tags = http::get_json("http://10.77.0.1:5000/v2/e2e/hello/tags/list").await?;
     ensure!(tags["tags"].as_array().context("tags")?.iter().any(|tag| tag == "1"), "{tags}");
+    Ok(())
+}
+
+/// A machine that stopped in the middle: nothing of the lab runs, and all of its files are there. The next `up` begins anew, because
+/// EC2's books are gone: over the old data the operator would look for instances and launch templates that never were.
+pub(crate) async fn crashed(given: Given) -> Result<()> {
+    let (client, name) = (&given.client, "before-the-crash");
+    cluster::apply(client, &given::sleeper(given::NAMESPACE, name, "nowhere").to_string()).await?;
+    process::marked().into_iter().for_each(process::kill);
+    Lab::up().await?;
+    let pools: Api<GpuPool> = Api::all(given.lab.client().await?);
+    let asked = pools.list(&ListParams::default()).await;
+    ensure!(matches!(&asked, Err(kube::Error::Api(status)) if status.code == 404), "the old cluster is there: {asked:?}");
+    ensure!(given.lab.ec2().instances().await?.is_empty(), "EC2 has instances");
     Ok(())
 }
 

@@ -71,8 +71,8 @@ fn main() -> ExitCode {
     ]);
     // For working on the cases themselves: the lab stays, so that the next run starts where this one ended.
     let keep = std::env::var_os("GPUJOB_LAB_KEEP").is_some();
-    let down = case(&session, "down_leaves_nothing", life::down);
-    let last = vec![down.with_ignored_flag(keep || missing.is_some())];
+    let last = [case(&session, "a_crashed_lab_comes_up_anew", life::crashed), case(&session, "down_leaves_nothing", life::down)];
+    let last: Vec<Trial> = last.into_iter().map(|trial| trial.with_ignored_flag(keep || missing.is_some())).collect();
 
     if arguments.list {
         let all = trials.into_iter().chain(alone).chain(last).collect();

@@ -14,6 +14,10 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+/// How often what a launch names may be missing, half a minute in all: after that it will not come, and a GpuNode with the pool's settings
+/// of today is better.
+const NOT_FOUND_TRIES: u32 = 5;
+
 /// What this process knows of launches beyond the API: those on the wire, and the answers that were no success. Lost in a
 /// crash, and then learned again by sending the same request.
 #[derive(Debug, Default)]
@@ -27,6 +31,8 @@ struct Known {
     /// It succeeded then: for a while its record may not have reached the cache.
     launched: Option<Timestamp>,
     tries: u32,
+    /// How many of them found something missing that the request names.
+    not_found: u32,
     /// A send was not answered: until a look at the cloud says otherwise it may have been obeyed.
     unsure: bool,
     /// Neither this process nor one before it has sent it: it was not wanted any more when its turn came.
@@ -134,8 +140,14 @@ impl Launches {
                 sent.unsure |= error.class.may_have_happened();
                 // An answer about offers is an answer to this very token; one about the call says nothing of an earlier send.
                 let answered = !error.refusals.is_empty() || !sent.unsure;
-                let definite =
-                    answered && !error.class.may_have_happened() && !matches!(error.class, ErrorClass::Throttled | ErrorClass::NotFound);
+                sent.not_found += u32::from(error.class == ErrorClass::NotFound);
+                let decided = match error.class {
+                    ErrorClass::Throttled => false,
+                    // The provider makes what is missing again, where it can: then one of the next tries finds it.
+                    ErrorClass::NotFound => sent.not_found >= NOT_FOUND_TRIES,
+                    ref other => !other.may_have_happened(),
+                };
+                let definite = answered && decided;
                 ctx.capacity.refused(&node.spec.pool, &node.spec.region, &refusals, &error.message, now);
                 if matches!(error.class, ErrorClass::Invalid | ErrorClass::Unauthorized) {
                     ctx.capacity.block_pool(&node.spec.pool, &error, now);

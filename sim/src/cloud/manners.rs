@@ -36,6 +36,8 @@ pub(super) struct Manners {
     pub(super) timers: bool,
     /// Whether the queue is told of every instance that ends, and not of spot's warnings alone.
     pub(super) tells_ends: bool,
+    /// How often everything that pools name has been renewed.
+    pub(super) renewed: u32,
 }
 
 impl Default for Manners {
@@ -51,6 +53,7 @@ impl Default for Manners {
             prefetches: true,
             timers: true,
             tells_ends: true,
+            renewed: 0,
         }
     }
 }

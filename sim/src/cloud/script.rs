@@ -233,6 +233,14 @@ impl FakeCloud {
         self.with(|account| account.templates.remove(name).is_some())
     }
 
+    /// All templates are gone, and what pools ask for from now on has other names: their image or network resolves to something else.
+    pub fn renew_templates(&self) {
+        self.with(|account| {
+            account.templates.clear();
+            account.manners.renewed += 1;
+        });
+    }
+
     /// The instances that are alive with this tag.
     #[must_use]
     pub fn alive(&self, tag: &str, value: &str) -> Vec<Machine> {

@@ -50,7 +50,8 @@ impl Account {
         }
         let uid = pool.uid().ok_or_else(|| invalid("the pool has no UID: it was not read from a cluster"))?;
         let content = serde_json::to_string(&(&pool.spec.aws, pool.spec.max_lifetime())).expect("a spec is always JSON");
-        let name = format!("gpujob-{}-{}-{}", short(cluster), pool.name_any(), names::digest(&[cluster, &uid, &content], 12));
+        let renewed = if self.manners.renewed == 0 { String::new() } else { self.manners.renewed.to_string() };
+        let name = format!("gpujob-{}-{}-{}", short(cluster), pool.name_any(), names::digest(&[cluster, &uid, &content, &renewed], 12));
         let lifetime = SignedDuration::from_secs(pool.spec.max_lifetime());
         // A pool's base can be named as soon as the answer is there: prepare waits for it.
         let made = self.make(&name, cluster, &uid, None, lifetime, self.now);

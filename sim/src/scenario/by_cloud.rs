@@ -3,9 +3,10 @@
 use super::catalog::{ONE, SPOT};
 use super::catalog::{base, minutes, succeeds};
 use super::objects::{job, namespace, pool};
-use super::{Expect, Scenario};
-use crate::cloud::{Boot, Failure, Fault, Operation, Places, ZONES};
+use super::{Act, Expect, Scenario, Step, When};
+use crate::cloud::{Boot, Failure, FakeCloud, Fault, Operation, Places, ZONES};
 use crate::world::Program;
+use gpujob_provider_core::ErrorClass;
 use std::time::Duration;
 
 /// The end is asked for until the instance is seen to go.
@@ -27,5 +28,14 @@ pub(super) fn created_but_failed() -> Scenario {
         expect: Expect { jobs: vec![succeeds("train", 1..=3)], instances_at_end: 0, launches: 2..=2, pool: true },
         horizon: minutes(30),
         ..base("created-but-failed", "the cloud makes the instance and ends it at once: the next is bought in another zone")
+    }
+}
+
+/// Throttled while the template goes, so that the launch is still to be sent: what it names never comes back.
+pub(super) fn template_gone() -> Scenario {
+    Scenario {
+        cloud: |cloud| cloud.fault(Fault::next(Operation::Launch, Failure::Refused(ErrorClass::Throttled)).times(5)),
+        steps: vec![Step { when: When::After(Duration::from_secs(10)), act: Act::Cloud(FakeCloud::renew_templates) }],
+        ..base("template-gone", "the launch template of a launch not yet sent is gone for good: another is bought with today's")
     }
 }

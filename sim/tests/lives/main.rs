@@ -172,4 +172,5 @@ lives! {
     last_moment = "last-moment",
     forgotten_end = "forgotten-end",
     created_but_failed = "created-but-failed",
+    template_gone = "template-gone",
 }

@@ -26,7 +26,8 @@ pub(super) fn launch(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
         Some(LaunchAnswer { class, message, retry_at, .. }) => {
             note(node, plan, now, condition::LAUNCHED, Status::Unknown, class.reason(), message);
             // Refused now, though an earlier send may have been obeyed: what complete listings do not show either is not there.
-            let refused = class.is_refusal() || matches!(class, ErrorClass::Unauthorized | ErrorClass::Invalid);
+            // What a request names may be gone for good, such as a launch template of settings that the pool no longer has.
+            let refused = class.is_refusal() || matches!(class, ErrorClass::Unauthorized | ErrorClass::Invalid | ErrorClass::NotFound);
             if matches!(class, ErrorClass::Mismatch) || now > later(created, REPLAY) || (refused && absent_long(world, created)) {
                 gone_or_wait(world, plan, now, created);
             } else if now >= *retry_at {

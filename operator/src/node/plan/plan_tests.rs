@@ -422,7 +422,10 @@ fn what_is_refused_and_was_never_seen_is_given_up_though_an_earlier_send_is_unan
     w.asked = Some(at(299));
     assert_eq!(plan(&w, at(299)).actions, vec![], "the listing may lag behind");
     w.asked = Some(at(301));
-    assert!(matches!(&plan(&w, at(301)).actions[..], [Action::Reclaim(_)]));
+    for class in [ErrorClass::Unauthorized, ErrorClass::NotFound] {
+        w.launch = Some(answer(class));
+        assert!(matches!(&plan(&w, at(301)).actions[..], [Action::Reclaim(_)]));
+    }
     w.launch = Some(answer(ErrorClass::Unknown));
     assert_eq!(plan(&w, at(301)).actions, vec![], "it may yet be obeyed");
 }
