@@ -137,8 +137,9 @@ async fn told(given: &Given, trying: &Trying, reason: &str, words: &[&str]) -> R
     }
     ensure!(is_true(&status.conditions, condition::STALLED), "a person must act, and Stalled does not say so");
     ensure!(status.attempts.len() == 1, "{} attempts for a setting that cannot work", status.attempts.len());
-    let started = pod.and_then(|pod| pod.status?.start_time).context("a pod was seen")?.0;
-    let took = now.duration_since(started).as_secs_f64();
+    // A pod that has answered is removed at once: on a busy machine nobody may have seen it begin.
+    let began = pod.and_then(|pod| pod.status?.start_time).or_else(|| job.creation_timestamp()).context("the job was made")?.0;
+    let took = now.duration_since(began).as_secs_f64();
     ensure!(took < TOLD_WITHIN, "told {took:.0} s after the first pod began");
     released(given, &job).await
 }

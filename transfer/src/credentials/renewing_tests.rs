@@ -63,7 +63,7 @@ fn loans_are_renewed_ahead_of_their_end() {
 
 #[test]
 fn no_time_is_too_odd() {
-    crate::fuzz::fuzz("time", |input| {
+    crate::fuzz::fuzz!("time", |input| {
         let text = String::from_utf8_lossy(input);
         assert!(unix(&text).is_none_or(|seconds| seconds < 253_402_300_800), "{text}");
         let _ = exchange::split(&text);

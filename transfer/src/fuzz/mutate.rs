@@ -1,5 +1,7 @@
 //! Changes to a seed, of the kinds that break parsers: bits, lengths, borders, pieces of other seeds, words of the formats.
 
+use bolero::TypeGenerator;
+
 /// What the formats are made of.
 const WORDS: [&str; 28] = [
     "\r\n",
@@ -32,51 +34,73 @@ const WORDS: [&str; 28] = [
     "\u{fffd}",
 ];
 
-/// A stream of changed inputs, the same for the same start.
-pub(super) struct Mutator(u64);
+/// A seed with some changes. Numbers are taken modulo what there is, so every value means something.
+#[derive(Clone, Debug, TypeGenerator)]
+pub(crate) struct Changed {
+    seed: u16,
+    first: Change,
+    #[generator(bolero::produce_with::<Vec<Change>>().len(0..=6usize))]
+    more: Vec<Change>,
+}
 
-impl Mutator {
-    pub(super) fn new(start: u64) -> Mutator {
-        Mutator(start | 1)
-    }
+/// One change, somewhere.
+#[derive(Clone, Debug, TypeGenerator)]
+struct Change {
+    at: u16,
+    /// How many bytes from there on.
+    length: u8,
+    what: What,
+}
 
-    fn next(&mut self) -> u64 {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
+#[derive(Clone, Debug, TypeGenerator)]
+enum What {
+    Flip(u8),
+    Set(u8),
+    Remove,
+    Repeat,
+    Insert(u8),
+    Replace(u8),
+    Splice { seed: u16, from: u16, length: u8 },
+    Cut,
+}
 
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
+fn below(value: impl Into<usize>, limit: usize) -> usize {
+    value.into() % limit.max(1)
+}
 
-    /// One of the seeds with one to six changes.
-    pub(super) fn change(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = seeds[self.below(seeds.len())].clone();
-        for _ in 0..=self.below(6) {
-            let at = self.below(bytes.len() + 1);
-            let end = (at + self.below(40)).min(bytes.len());
-            match self.below(8) {
-                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
-                1 if at < bytes.len() => bytes[at] = self.next() as u8,
-                2 => drop(bytes.drain(at..end)),
-                3 => {
-                    let piece = bytes[at..end].to_vec();
-                    bytes.splice(at..at, piece);
-                }
-                4 => drop(bytes.splice(at..at, WORDS[self.below(WORDS.len())].bytes())),
-                5 => drop(bytes.splice(at..end, WORDS[self.below(WORDS.len())].bytes())),
-                6 => {
-                    let other = &seeds[self.below(seeds.len())];
-                    let from = self.below(other.len() + 1);
-                    let to = (from + self.below(120)).min(other.len());
-                    bytes.splice(at..end, other[from..to].iter().copied());
-                }
-                _ => bytes.truncate(at),
-            }
+impl Changed {
+    /// What becomes of the seed.
+    pub(crate) fn of(&self, seeds: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = seeds[below(self.seed, seeds.len())].clone();
+        for change in std::iter::once(&self.first).chain(&self.more) {
+            change.apply(&mut bytes, seeds);
         }
         bytes
+    }
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>, seeds: &[Vec<u8>]) {
+        let at = below(self.at, bytes.len() + 1);
+        let end = (at + below(self.length, 40)).min(bytes.len());
+        let word = |n: u8| WORDS[below(n, WORDS.len())].bytes();
+        match self.what {
+            What::Flip(bit) => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << below(bit, 8)),
+            What::Set(value) => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value),
+            What::Remove => drop(bytes.drain(at..end)),
+            What::Repeat => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            What::Insert(n) => drop(bytes.splice(at..at, word(n))),
+            What::Replace(n) => drop(bytes.splice(at..end, word(n))),
+            What::Splice { seed, from, length } => {
+                let other = &seeds[below(seed, seeds.len())];
+                let from = below(from, other.len() + 1);
+                let to = (from + below(length, 120)).min(other.len());
+                bytes.splice(at..end, other[from..to].iter().copied());
+            }
+            What::Cut => bytes.truncate(at),
+        }
     }
 }

@@ -41,7 +41,7 @@ fn answer(input: &[u8], capacity: usize) -> (Option<framing::Head>, Vec<u8>, boo
 
 #[test]
 fn http_answers() {
-    fuzz("http", |input| {
+    fuzz!("http", |input| {
         let one = answer(input, 1 << 16);
         // No border of a buffer may matter.
         for capacity in [1, 7, 64] {
@@ -59,7 +59,7 @@ fn xml_documents() {
     fn depth(element: &xml::Element) -> usize {
         1 + element.children.iter().map(depth).max().unwrap_or(0)
     }
-    fuzz("xml", |input| {
+    fuzz!("xml", |input| {
         if let Some(root) = xml::parse(input) {
             assert!(depth(&root) <= 17);
         }
@@ -74,7 +74,7 @@ fn xml_documents() {
 
 #[test]
 fn urls() {
-    fuzz("urls", |input| {
+    fuzz!("urls", |input| {
         let text = String::from_utf8_lossy(input);
         assert_eq!(xml::url_decode(&sign::encode(&text, false)), text);
         let _ = xml::url_decode(&text);
@@ -97,7 +97,7 @@ fn actor() -> Actor {
 fn epochs() {
     let plan = PlanRef { key: "k".into(), sha256: "s".into() };
     let verdict = Verdict { attempt: 2, outcome: Ended::Succeeded, exit_code: Some(0) };
-    fuzz("epoch", |input| {
+    fuzz!("epoch", |input| {
         let Ok(found) = serde_json::from_slice::<Epoch>(input) else { return };
         let (me, found) = (actor(), Some(&found));
         for on_existing in [OnExisting::Refuse, OnExisting::Overwrite, OnExisting::Reuse] {
@@ -125,7 +125,7 @@ fn epochs() {
 
 #[test]
 fn plans_and_manifests() {
-    fuzz("plan", |input| {
+    fuzz!("plan", |input| {
         let reference = PlanRef { key: "k".into(), sha256: sha256_hex(input) };
         if let Ok(plan) = Plan::decode(input, &reference) {
             let (bytes, reference) = plan.encode("k".into());
@@ -148,7 +148,7 @@ fn plans_and_manifests() {
 fn checkpoints() {
     let me = Writer { attempt: 2, pod_uid: "p".into(), process: "process".into() };
     let new = Kept { attempt: 2, number: 9, manifest: "m".into(), sha256: "s".into(), files: 1, bytes: 1 };
-    fuzz("checkpoint", |input| {
+    fuzz!("checkpoint", |input| {
         if let Ok(found) = serde_json::from_slice::<Head>(input) {
             let damaged: Vec<String> = found.kept.iter().take(1).map(|kept| kept.manifest.clone()).collect();
             for step in [
@@ -172,7 +172,7 @@ fn checkpoints() {
 
 #[test]
 fn receipts_and_specs() {
-    fuzz("receipt", |input| {
+    fuzz!("receipt", |input| {
         let text = String::from_utf8_lossy(input);
         let _ = serde_json::from_str::<TransferSpec>(&text);
         if let Ok(receipt) = Receipt::parse(&text) {

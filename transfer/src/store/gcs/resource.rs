@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn no_answer_is_too_odd() {
-        crate::fuzz::fuzz("gcs", |input| {
+        crate::fuzz::fuzz!("gcs", |input| {
             let (code, message) = failure(input);
             let _ = class(400, &code, &message);
             let objects = serde_json::from_slice::<Listing>(input).map(|page| page.items).unwrap_or_default();

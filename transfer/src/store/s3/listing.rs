@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn no_listing_is_too_odd() {
-        crate::fuzz::fuzz("xml", |input| {
+        crate::fuzz::fuzz!("xml", |input| {
             let Some(root) = xml::parse(input) else { return };
             // What is not the last page goes on elsewhere than where it began.
             if let Ok(page) = page(&root, Some("t")) {
