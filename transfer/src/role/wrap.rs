@@ -6,6 +6,9 @@
 //! ```
 //!
 //! The command's exit code is this process's, unless the results of a command that succeeded could not be delivered.
+//!
+//! A process that is started again after its command has ended, with the state folder that it had, does not run it again: it goes on
+//! with the delivery.
 
 use std::ffi::OsString;
 use std::fs;
@@ -52,6 +55,11 @@ pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
     };
     // Until the command runs there is nothing to be told to but this process.
     let alone = signals.1;
+    if let Some(code) = ended_before(context) {
+        alone.store(false, Ordering::SeqCst);
+        say(&format!("the command has ended before this process began: exit code {code}; it is not run again"));
+        return deliver_again(context, code, &mut signals.0);
+    }
     let fetched = answer(Role::Fetch, fetch::run(context));
     alone.store(false, Ordering::SeqCst);
     match fetched.outcome {
@@ -64,20 +72,63 @@ pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
         Err(fault) => return with_its_code(answer(Role::Stage, Err(fault))),
     };
     let code = main(command, &mut signals.0);
+    note_end(context, code);
     say(&format!("the command has ended: exit code {code}"));
     if code == 0 {
         let staged = stage.end(context, &mut signals.0);
-        if staged.outcome == Outcome::Sealed || staged.outcome == Outcome::Done {
-            let verdict = Verdict { attempt: context.spec.attempt, outcome: Ended::Succeeded, exit_code: Some(0) };
-            let order = Order { verdict, log: None, wait: SEAL };
-            return with_its_code(answer(Role::Commit, commit::run(context, &order)));
-        }
-        return with_its_code(staged);
+        return with_its_code(if is_sealed(&staged) { answer(Role::Commit, succeeded(context, SEAL)) } else { staged });
     }
     // First: nothing of it can be delivered then, and the stage need not upload what is left.
     drop(answer(Role::Discard, discard::run(context, false, false)));
     stage.end(context, &mut signals.0);
     (answer(Role::Discard, discard::run(context, false, false)), code)
+}
+
+/// Commits the results of a command that succeeded.
+fn succeeded(context: &Context, wait: Duration) -> Result<Receipt, Fault> {
+    let verdict = Verdict { attempt: context.spec.attempt, outcome: Ended::Succeeded, exit_code: Some(0) };
+    commit::run(context, &Order { verdict, log: None, wait })
+}
+
+fn is_sealed(staged: &Receipt) -> bool {
+    matches!(staged.outcome, Outcome::Sealed | Outcome::Done)
+}
+
+/// The delivery of a process that died in it.
+fn deliver_again(context: &Context, code: i32, signals: &mut Signals) -> (Receipt, i32) {
+    let answer = |role: Role, result: Result<Receipt, Fault>| context.finished(result.unwrap_or_else(|fault| fault.receipt(role)));
+    if code != 0 {
+        return (answer(Role::Discard, discard::run(context, false, false)), code);
+    }
+    // It may have been sealed, or even begun to commit: then the stage has nothing more to say.
+    match succeeded(context, Duration::ZERO) {
+        Err(fault) if fault.reason == reason::NOT_SEALED => {}
+        done => return with_its_code(answer(Role::Commit, done)),
+    }
+    let staged = match Stage::start(context, true) {
+        Ok(stage) => stage.wait(signals),
+        Err(fault) => return with_its_code(answer(Role::Stage, Err(fault))),
+    };
+    with_its_code(if is_sealed(&staged) { answer(Role::Commit, succeeded(context, SEAL)) } else { staged })
+}
+
+/// Where it is noted how the command of this very attempt ended.
+fn end_file(context: &Context) -> PathBuf {
+    context.state.join(format!("command-{}-{}.ended", context.spec.attempt, context.pod_uid))
+}
+
+/// A process that dies in the delivery need not run the command again; if this cannot be noted, it will.
+fn note_end(context: &Context, code: i32) {
+    let place = end_file(context);
+    let whole = place.with_extension("new");
+    let written = fs::write(&whole, code.to_string()).and_then(|()| fs::rename(&whole, &place));
+    if let Err(e) = written {
+        say(&format!("{}: {e}", place.display()));
+    }
+}
+
+fn ended_before(context: &Context) -> Option<i32> {
+    fs::read_to_string(end_file(context)).ok()?.parse().ok()
 }
 
 fn with_its_code(receipt: Receipt) -> (Receipt, i32) {
@@ -160,15 +211,24 @@ impl Stage {
     /// Has it end, and answers with its receipt.
     fn end(mut self, context: &Context, signals: &mut Signals) -> Receipt {
         tell(&self.child, Signal::TERM);
-        let mut ended = wait(&mut self.child, signals);
+        let ended = wait(&mut self.child, signals);
         // The command was over before the stage listened to signals.
         if ended.as_ref().is_ok_and(|status| status.signal() == Some(SIGTERM)) {
-            match Stage::start(context, true) {
-                Ok(again) => self = again,
-                Err(fault) => return fault.receipt(Role::Stage),
-            }
-            ended = wait(&mut self.child, signals);
+            return match Stage::start(context, true) {
+                Ok(again) => again.wait(signals),
+                Err(fault) => fault.receipt(Role::Stage),
+            };
         }
+        self.said(&ended)
+    }
+
+    /// Waits for one that ends by itself.
+    fn wait(mut self, signals: &mut Signals) -> Receipt {
+        let ended = wait(&mut self.child, signals);
+        self.said(&ended)
+    }
+
+    fn said(&self, ended: &std::io::Result<ExitStatus>) -> Receipt {
         let said = fs::read_to_string(&self.receipt).ok().and_then(|text| Receipt::parse(&text).ok());
         said.unwrap_or_else(|| Fault::passing(reason::INTERNAL, format!("the stage left no receipt: {ended:?}")).receipt(Role::Stage))
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gpujob_transfer::store::ObjectStore;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use crate::attempt::{Attempt, Ended, objects, visible};
@@ -109,4 +109,39 @@ fn a_command_that_is_over_at_once_is_delivered_all_the_same() {
         assert_eq!(ended.says(), (0, "Committed"), "{}", ended.log);
         assert_eq!(visible(&bucket)["out/left.txt"], number.to_string().as_bytes());
     }
+}
+
+/// The children of a process.
+fn children(of: u32) -> Vec<u32> {
+    let listed = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// A container that is restarted in the middle of the delivery: every process of it is gone, its folders are not.
+#[test]
+fn one_that_dies_in_the_delivery_delivers_when_it_is_started_again() {
+    let bucket = weed().bucket("wrapped-again");
+    for number in 0..8_u64 {
+        let mut job = attempt(&format!("again-{number}"), 1, &bucket);
+        job.spec["results"]["onExisting"] = json!("Overwrite");
+        let runs = job.folder.path().join("runs");
+        let script = format!(r#"echo run >> "{}"; echo {number} > "$RESULTS/out.txt""#, runs.display());
+        let running = job.start(&["run", "--", "sh", "-c", &script]);
+        running.says("the command has ended");
+        // From before the stage was told to after the commit has begun.
+        std::thread::sleep(Duration::from_millis(number * 15));
+        for pid in children(running.child.id()) {
+            let _ = kill_process(crate::attempt::pid(pid), Signal::KILL);
+        }
+        let _ = kill_process(crate::attempt::pid(running.child.id()), Signal::KILL);
+        running.end();
+        let ended = sh(&job, &script);
+        assert!(matches!(ended.says(), (0, "Committed")), "{number}: {:?} {}", ended.says(), ended.log);
+        assert_eq!(visible(&bucket)["out/out.txt"], format!("{number}\n").as_bytes());
+        assert_eq!(std::fs::read_to_string(&runs).unwrap(), "run\n", "{number}: it ran again");
+        assert_eq!(objects(&bucket, "out/.gpujob/staging/").len(), 0, "{}", ended.log);
+    }
+    let fails = attempt("again-fails", 1, &weed().bucket("wrapped-again-fails"));
+    std::fs::write(fails.folder.path().join("state/command-1-pod-again-fails-1.ended"), "7").unwrap();
+    assert_eq!(sh(&fails, "exit 0").says(), (7, "Discarded"));
 }
