@@ -46,6 +46,9 @@ pub const LEASE: &str = "gpujob-operator";
 /// Annotation of that Lease while GpuJob is being drained: a time, renewed; `drained` once nothing is left.
 pub const DRAINING: &str = "gpujob.dev/draining";
 
+/// Folder of a node in which its jobs' inputs with `cache: true` stay. Made by the node's user data, mounted by the operator's pods.
+pub const CACHE_FOLDER: &str = "/var/lib/gpujob/cache";
+
 /// Tag of everything in a cloud: the cluster, as the UID of its namespace `kube-system`.
 pub const CLUSTER_TAG: &str = "gpujob.dev/cluster";
 /// Tag of an instance: the name of its GpuNode.

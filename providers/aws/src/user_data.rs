@@ -17,6 +17,11 @@ use std::time::Duration;
 /// EC2's limit, before base64.
 const LIMIT: usize = 16 * 1024;
 
+/// Makes the node's cache of inputs, before its kubelet makes it for root alone: jobs that run as another user keep theirs there too.
+fn cache() -> String {
+    format!("#!/bin/sh\nmkdir -p {0} && chmod 1777 {0}", names::CACHE_FOLDER)
+}
+
 /// A NodeConfig of `nodeadm`, the program that makes an EKS AL2023 instance join.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,7 +109,7 @@ impl Serialize for UserData {
 pub(crate) fn render(pool: &GpuPool, aws: &AwsPool) -> Result<UserData, ProviderError> {
     let lifetime = Duration::from_secs(u64::try_from(pool.spec.max_lifetime()).unwrap_or_default());
     // The timer before the pool's script: a script that never ends must not keep the instance for ever.
-    let mut shells = vec![Deadlines::new(&aws.bootstrap.api_server_endpoint, lifetime).installer()];
+    let mut shells = vec![Deadlines::new(&aws.bootstrap.api_server_endpoint, lifetime).installer(), cache()];
     if let Some(script) = aws.bootstrap.user_data.as_deref().filter(|script| !script.trim().is_empty()) {
         // cloud-init runs only what says what runs it.
         shells.push(if script.starts_with("#!") { script.to_owned() } else { format!("#!/bin/bash\n{script}") });

@@ -7,6 +7,9 @@
 //! <root>/locks/<2 hex>, locks/room       who downloads keys that begin so, and who makes room
 //! ```
 //!
+//! The root is the node's folder for jobs whose inputs root fetches, and `uid-<number>` in it for those of another user: nobody can
+//! write to what another made. The folder is made by the node's user data, open to all users; programs never see it.
+//!
 //! An entry is named by its content: a given checksum, or the very version of the object. It appears by a rename and is never changed,
 //! so a reader needs no lock: an entry that is removed meanwhile stays readable to whoever has it open. Its bytes are checked at
 //! each use, for a disk may lie and a node may have lost power; what is damaged is removed and fetched again. Jobs get a copy (a
@@ -77,7 +80,11 @@ pub struct Cache {
 impl Cache {
     /// The cache that the environment names, see [`FOLDER_ENV`] and [`LIMIT_ENV`]. `None` when it cannot be used; that is said.
     pub fn from_env() -> Option<Cache> {
-        let root = std::env::var_os(FOLDER_ENV).map_or_else(|| CACHE_DIR.into(), PathBuf::from);
+        let mut root = std::env::var_os(FOLDER_ENV).map_or_else(|| CACHE_DIR.into(), PathBuf::from);
+        let user = rustix::process::geteuid();
+        if !user.is_root() {
+            root.push(format!("uid-{}", user.as_raw()));
+        }
         Cache::open(&root, std::env::var(LIMIT_ENV).ok().and_then(|bytes| bytes.trim().parse().ok()))
     }
 

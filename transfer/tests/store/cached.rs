@@ -1,6 +1,7 @@
 //! Inputs with `cache: true`: the node's next job of that namespace copies them from the node's disk.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use gpujob_transfer::checksum::sha256_hex;
@@ -89,6 +90,37 @@ fn another_namespace_and_whoever_may_not_read_get_nothing_from_it() {
     denied.env.insert("AWS_SECRET_ACCESS_KEY", "wrong".into());
     let ended = denied.run(&["fetch"]);
     assert_eq!(ended.says(), (2, "InvalidCredentials"), "{}", ended.log);
+}
+
+/// As the init container of a template with `runAsUser: 1000`, in the folder that the node's user data makes. Needs root.
+#[test]
+fn every_user_has_a_cache_of_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("not root: cannot be another user");
+    }
+    let bucket = weed().bucket("cached-users");
+    let bytes = noise(SIZE, 7);
+    weed().store(&bucket).put("in/x.bin", &bytes).unwrap();
+    let node = tempfile::tempdir().unwrap();
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).unwrap();
+    open(node.path());
+    let input = json!({"from": format!("s3://{bucket}/in/x.bin")});
+    let by = |user: Option<&'static str>| {
+        let mut job = job(node.path(), weed().endpoint(), &input);
+        if let Some(user) = user {
+            job.by = vec!["setpriv", "--reuid", user, "--regid", "3000", "--clear-groups"];
+            for path in [job.folder.path().to_owned(), job.folder.path().join("state")] {
+                open(&path);
+            }
+        }
+        let (message, found) = fetched(&job, "x.bin");
+        assert!(found == bytes);
+        message
+    };
+    for user in [Some("1000"), None, Some("1001")] {
+        assert!(!by(user).contains("cache"), "{user:?}: of somebody else's");
+        assert!(by(user).contains("1 file from the node's cache"), "{user:?}");
+    }
 }
 
 #[test]

@@ -17,10 +17,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub const STATE: &str = "gpujob-state";
 /// Volume of the downward API in which `stage` reads when a checkpoint is wanted, and when its node goes.
 const POD: &str = "gpujob-pod";
-/// Volume of the node that jobs share, for inputs with `cache: true`.
+/// Volume of the node that jobs share, for inputs with `cache: true`: [`names::CACHE_FOLDER`].
 const CACHE: &str = "gpujob-cache";
-/// Folder of the node behind [`CACHE`]. It is gone with the node.
-const CACHE_FOLDER: &str = "/var/lib/gpujob/cache";
 /// Volume that is mounted over the service account's token, so that our containers do not get one.
 pub const NO_TOKEN: &str = "gpujob-no-token";
 /// Where the API server's token would be mounted.
@@ -141,7 +139,7 @@ pub fn told() -> (Volume, VolumeMount) {
 /// The node's cache of inputs.
 #[must_use]
 pub fn cache() -> (Volume, VolumeMount) {
-    let source = HostPathVolumeSource { path: CACHE_FOLDER.into(), type_: Some("DirectoryOrCreate".into()) };
+    let source = HostPathVolumeSource { path: names::CACHE_FOLDER.into(), type_: Some("DirectoryOrCreate".into()) };
     (Volume { name: CACHE.into(), host_path: Some(source), ..Volume::default() }, mount(CACHE, spec::CACHE_DIR))
 }
 

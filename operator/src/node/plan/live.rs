@@ -21,7 +21,7 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
         // Before the request for its end: after that nobody looks at why it went.
         let said = format!("{} was made and ended by the provider before it joined: {}", instance.id, failed.said);
         note(node, plan, now, condition::LAUNCHED, Status::False, "CreatedButFailed", &said);
-        plan.actions.push(Action::Blame(failed));
+        plan.actions.push(Action::Blame(Box::new(failed)));
     } else {
         let what = format!("{} {} in {}", instance.id, instance.instance_type, instance.zone);
         note(node, plan, now, condition::LAUNCHED, Status::True, "Launched", &what);

@@ -43,7 +43,7 @@ pub(in crate::node) enum Action {
     /// Label this Node as ours and lift the registration taint.
     Adopt(String),
     /// Hold against this offer that its instance was made and failed, in the provider's words.
-    Blame(Failed),
+    Blame(Box<Failed>),
     /// Put nothing new on this Node.
     Cordon(String),
     /// Give the instance back: DELETE of this very version of the GpuNode.
