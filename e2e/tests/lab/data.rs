@@ -6,20 +6,21 @@ use crate::session::Given;
 use anyhow::{Context, Result, ensure};
 use gpujob_crds::GpuJob;
 use gpujob_crds::conditions::{find, job as condition};
+use gpujob_crds::job_status::Outcome;
 use gpujob_e2e::progress::until;
 use gpujob_e2e::soak::given;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The pool of the job that is interrupted.
 const POOL: &str = "data";
 /// A pool of the doomed job alone, of a type that no other case buys: its instances never come to join, however slowly the rest of
 /// the machine looks at the data.
 const SLOW: (&str, &str) = ("slow", "gr6.4xlarge");
+/// How long EC2 leaves the instance after its notice; two minutes in earnest.
+const NOTICE: Duration = Duration::from_secs(30);
 /// From the job's creation, with three other cases beside it.
 const TOLD_WITHIN: f64 = 60.0;
 
@@ -44,7 +45,15 @@ pub(crate) async fn doomed(given: Given) -> Result<()> {
     released(&given, &job).await
 }
 
-/// Interrupted in the middle, the sample goes on from its checkpoint, which is gone once the results are delivered.
+/// The GpuNode under a job, and its instance.
+async fn on(given: &Given, job: &str) -> Result<(String, String)> {
+    let name = given::status(&given.client, given::NAMESPACE, job).await?.node.context("it runs on a GpuNode")?;
+    let node = given::nodes(&given.client, POOL).await?.into_iter().find(|node| node.name_any() == name).context("which is there")?;
+    Ok((name, node.status.and_then(|status| status.instance).context("and has an instance")?.id))
+}
+
+/// EC2 takes its spot instance back in the middle: the sample goes on from its checkpoint on the next one, and the checkpoint is gone once
+/// the results are delivered.
 pub(crate) async fn resumed(given: Given) -> Result<()> {
     given::pool(&given.lab, &given.client, POOL, &json!({"limits": {"nodes": 2}})).await?;
     let arguments = json!([
@@ -71,16 +80,23 @@ pub(crate) async fn resumed(given: Given) -> Result<()> {
         Ok(())
     })
     .await?;
-    // Its pod is deleted: the attempt is interrupted, and the node stays.
-    let pods: Api<Pod> = Api::namespaced(given.client.clone(), "default");
-    let first = ListParams::default().labels(&format!("gpujob.dev/job={name},gpujob.dev/role=attempt,gpujob.dev/attempt=1"));
-    for pod in pods.list(&first).await?.items {
-        pods.delete(&pod.name_any(), &Default::default()).await?;
-    }
+    let (first, instance) = on(&given, name).await?;
+    given.lab.ec2().post(&format!("instances/{instance}/interrupt"), &json!({"notice": NOTICE.as_secs()})).await?;
+    let noticed = Instant::now();
+    // Before the old node is dead; three times the 5 s within which a notice is seen, for the three cases beside this one.
+    until("the replacement", NOTICE.min(Duration::from_secs(15)), || async {
+        let nodes = given::nodes(&given.client, POOL).await?;
+        ensure!(nodes.iter().any(|node| node.name_any() != first), "there is none");
+        Ok(())
+    })
+    .await?;
+    eprintln!("  replaced {:.1} s after the notice", noticed.elapsed().as_secs_f64());
     let (job, _) = ended(&given, name, Duration::from_secs(300)).await?;
     let status = job.status.clone().context("a status")?;
     ensure!(status.state.as_deref() == Some("Succeeded"), "{:?}", status.conditions);
     ensure!(status.attempts.len() == 2 && status.interruptions == Some(1) && status.failures.is_none(), "{:?}", status.attempts);
+    let [one, two] = &status.attempts[..] else { unreachable!("there are two") };
+    ensure!(one.outcome == Some(Outcome::Interrupted) && one.node != two.node, "{one:?} {two:?}");
     // The program says so itself; its log keeps the last 5,000 lines, and this run writes more.
     let resumed = status.summary.as_ref().and_then(|summary| summary["resumed_from"].as_u64());
     ensure!(resumed.is_some_and(|epoch| epoch > 0), "it began anew: {:?}", status.summary);

@@ -136,6 +136,46 @@ pub enum Happening {
         /// Seconds that this goes on.
         for_s: u64,
     },
+    /// Prices and capacity move as this trace says.
+    Market(Moves),
+    /// The cloud's next listings say what was true so long ago.
+    OldListings {
+        /// How many.
+        times: u32,
+        /// Seconds.
+        by_s: u64,
+    },
+    /// The cloud's next listings break off after so many instances.
+    ShortListings {
+        /// How many listings.
+        times: u32,
+        /// How many instances.
+        after: usize,
+    },
+}
+
+/// A trace of a market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Moves {
+    /// [`Trace::DROUGHT`](crate::cloud::Trace::DROUGHT).
+    Drought,
+    /// [`Trace::FLICKER`](crate::cloud::Trace::FLICKER).
+    Flicker,
+    /// [`Trace::SURGE`](crate::cloud::Trace::SURGE).
+    Surge,
+}
+
+impl Moves {
+    /// The trace, and the seconds after which the market is at peace again.
+    pub(crate) fn trace(self) -> (crate::cloud::Trace, u64) {
+        let (text, seconds) = match self {
+            Moves::Drought => (crate::cloud::Trace::DROUGHT, 1200),
+            Moves::Flicker => (crate::cloud::Trace::FLICKER, 900),
+            Moves::Surge => (crate::cloud::Trace::SURGE, 3600),
+        };
+        (text.parse().expect("a test reads each of them"), seconds)
+    }
 }
 
 impl fmt::Display for Fault {

@@ -12,6 +12,6 @@ pub mod wire;
 
 pub use asked::Asked;
 pub use director::Director;
-pub use fault::{CallFault, Fault, Happening};
+pub use fault::{CallFault, Fault, Happening, Moves};
 pub use provider::{WiredClouds, cloud_wrote};
 pub use wire::{Died, Transport, Wire, Witness};

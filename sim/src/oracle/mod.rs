@@ -139,8 +139,10 @@ impl Oracle {
                 _ => {}
             }
         }
-        for volume in self.cloud.volumes().into_iter().filter(|v| ours(&v.tags)) {
-            wrong.push(("zero", format!("volume {} is still there", volume.id)));
+        let (ours, others): (Vec<_>, Vec<_>) = self.cloud.volumes().into_iter().partition(|v| ours(&v.tags));
+        wrong.extend(ours.into_iter().map(|volume| ("zero", format!("volume {} is still there", volume.id))));
+        if !others.iter().any(|volume| volume.instance.is_none()) {
+            wrong.push(("ledger", "a volume of another cluster was removed".to_owned()));
         }
         for (oracle, what) in wrong {
             self.broken(&mut state, oracle, what);

@@ -2,7 +2,7 @@
 
 use super::schedule::{Schedule, Verdict};
 use crate::clock::SimClock;
-use crate::cloud::Places;
+use crate::cloud::{Failure, Fault as CloudFault, Operation, Places};
 use crate::faults::{Director, Fault, Happening};
 use crate::kube::FakeKube;
 use crate::oracle::Oracle;
@@ -24,6 +24,8 @@ pub const LIMIT: Duration = Duration::from_secs(2 * 3600);
 const QUIET: Duration = Duration::from_secs(320);
 /// The same where nothing goes wrong: two of those, and whatever else is done every few minutes.
 pub(super) const QUIET_CLEAN: Duration = Duration::from_secs(640);
+/// Seconds between two listings of a cloud in which something lives.
+const LISTED: u64 = 15;
 /// Between two looks of the oracles.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -237,6 +239,19 @@ impl<'a> Play<'a> {
                 let until = now + lasts(for_s + lag_s);
                 self.cloud.set_lag(Duration::from_secs(lag_s));
                 self.mends.insert((until, n), Mend::Listings);
+            }
+            Happening::Market(moves) => {
+                let (trace, seconds) = moves.trace();
+                lasts(seconds);
+                self.cloud.follow(&trace);
+            }
+            Happening::OldListings { times, by_s } => {
+                lasts(by_s + u64::from(times) * LISTED);
+                self.cloud.fault(CloudFault::next(Operation::List, Failure::Stale(Duration::from_secs(by_s))).times(times));
+            }
+            Happening::ShortListings { times, after } => {
+                lasts(u64::from(times) * LISTED);
+                self.cloud.fault(CloudFault::next(Operation::List, Failure::Incomplete(after)).times(times));
             }
             Happening::Prices { percent } => {
                 for offer in self.cloud.market() {

@@ -2,7 +2,7 @@
 
 use super::play::{QUIET_CLEAN, play};
 use super::schedule::{LEASE, LONG_LEASE, Schedule, Verdict};
-use crate::faults::{CallFault, Fault, Happening};
+use crate::faults::{CallFault, Fault, Happening, Moves};
 use crate::scenario::catalog;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -78,7 +78,7 @@ fn fault(chance: &mut ChaCha8Rng, extent: &Extent) -> Fault {
 }
 
 fn happening(chance: &mut ChaCha8Rng) -> Happening {
-    match chance.random_range(0..11) {
+    match chance.random_range(0..14) {
         0 => Happening::Kill { back_in_s: chance.random_range(1..=90), new_name: chance.random_bool(0.5) },
         1 => Happening::Stop { back_in_s: chance.random_range(1..=30) },
         2 => Happening::Partition { for_s: chance.random_range(5..=300) },
@@ -89,6 +89,9 @@ fn happening(chance: &mut ChaCha8Rng) -> Happening {
         7 => Happening::Reclaim { notice_s: *[0, 5, 120].choose(chance).expect("times") },
         8 => Happening::NoCapacity { for_s: chance.random_range(30..=600) },
         9 => Happening::Prices { percent: chance.random_range(50..=300) },
+        10 => Happening::Market(*[Moves::Drought, Moves::Flicker, Moves::Surge].choose(chance).expect("traces")),
+        11 => Happening::OldListings { times: chance.random_range(1..=12), by_s: chance.random_range(5..=120) },
+        12 => Happening::ShortListings { times: chance.random_range(1..=12), after: chance.random_range(0..=1) },
         _ => Happening::HideInstances { lag_s: chance.random_range(1..=60), for_s: chance.random_range(30..=300) },
     }
 }

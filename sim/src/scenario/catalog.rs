@@ -5,15 +5,17 @@ use super::by_hand::{abandoned, abandoned_long_ago, exits_zero_unseen, last_mome
 use super::late::{late, late_committing, late_sealing};
 use super::objects::{job, job_without_results, namespace, pool};
 use super::{Act, End, Expect, JobExpect, Scenario, Step, When};
-use crate::cloud::{FakeCloud, Places};
+use crate::cloud::{Boot, FakeCloud, Place, Places, ZONES};
 use crate::world::{Machine, NO_SUCH_BUCKET, OnSigterm, Program, Script};
-use gpujob_crds::Market;
+use gpujob_crds::{Market, names};
 use gpujob_transfer::receipt::Ended;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+/// The cluster of what is in the account and is not ours.
+pub const OTHERS: &str = "another-cluster";
 /// One type, so that what is bought is known.
 pub(super) const ONE: &[&str] = &["g6.xlarge"];
 pub(super) const SPOT: &[&str] = &["spot"];
@@ -345,5 +347,11 @@ pub fn named(name: &str) -> Option<Scenario> {
 pub fn cloud(clock: std::sync::Arc<dyn gpujob_operator::clock::Clock>, scenario: &Scenario) -> FakeCloud {
     let cloud = FakeCloud::new(clock);
     (scenario.cloud)(&cloud);
+    // Somebody else's in the same account, which nobody here may touch. No scenario buys that type, and it never boots, so no Node comes.
+    let place = Place { instance_type: "p5.48xlarge".into(), zone: ZONES[0].into(), market: Market::OnDemand };
+    cloud.set_boot(&Places::of(&place.instance_type), Boot::Never);
+    let tags = BTreeMap::from([(names::CLUSTER_TAG.to_owned(), OTHERS.to_owned()), (names::NODE_UID_TAG.to_owned(), "theirs".to_owned())]);
+    let _ = cloud.plant(&place, tags.clone());
+    let _ = cloud.plant_volume(tags);
     cloud
 }

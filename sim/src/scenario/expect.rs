@@ -1,9 +1,10 @@
 //! How a scenario must end, and whether it did.
 
+use super::catalog::OTHERS;
 use super::objects::{NAMESPACE, destination};
 use super::steps::Stage;
 use crate::world::Delivered;
-use gpujob_crds::{GpuJob, GpuNode, GpuPool};
+use gpujob_crds::{GpuJob, GpuNode, GpuPool, names};
 use gpujob_transfer::receipt::Ended;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -58,7 +59,9 @@ impl Expect {
     /// faults, so attempts and launches are bounded too.
     pub async fn missing(&self, stage: &Stage, strict: bool) -> Vec<String> {
         let mut missing = vec![];
-        let alive = stage.cloud.instances().iter().filter(|i| i.is_alive()).count();
+        let mut instances = stage.cloud.instances();
+        instances.retain(|i| i.tags.get(names::CLUSTER_TAG).map(String::as_str) != Some(OTHERS));
+        let alive = instances.iter().filter(|i| i.is_alive()).count();
         if alive != self.instances_at_end {
             missing.push(format!("{alive} instances are alive, {} expected", self.instances_at_end));
             return missing; // not yet: the rest need not be asked
@@ -91,7 +94,7 @@ impl Expect {
         if (pools > 0) != self.pool {
             missing.push(format!("{pools} pools are there"));
         }
-        let launched = stage.cloud.instances().len();
+        let launched = instances.len();
         if strict && !self.launches.contains(&launched) {
             missing.push(format!("{launched} instances were launched, {:?} expected", self.launches));
         }
