@@ -13,6 +13,7 @@ mod data;
 mod deletes;
 mod demo;
 mod endings;
+mod evidence;
 mod life;
 mod operators;
 mod readme;

@@ -1,5 +1,6 @@
 //! The lab that all cases share, and how a case becomes a trial.
 
+use crate::evidence;
 use anyhow::{Context, Result, anyhow};
 use gpujob_e2e::lab::Lab;
 use libtest_mimic::{Failed, Trial};
@@ -74,8 +75,20 @@ pub(crate) fn case<F>(session: &Arc<Session>, name: &str, run: fn(Given) -> F) -
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    let session = session.clone();
-    Trial::test(name, move || block_on(async move { run(session.given().await?).await }))
+    let (session, case) = (session.clone(), name.to_owned());
+    let trial = move || async move {
+        let given = session.given().await?;
+        let result = run(given.clone()).await;
+        if result.is_err() {
+            // Beside the failure itself, which must be told whatever becomes of this.
+            match evidence::keep(&given, &case).await {
+                Ok(folder) => eprintln!("{case} failed: what the cluster looked like is in {}", folder.display()),
+                Err(error) => eprintln!("{case} failed, and the cluster could not be asked how it looks: {error:#}"),
+            }
+        }
+        result
+    };
+    Trial::test(name, move || block_on(trial()))
 }
 
 /// Runs a case to its end.
