@@ -226,10 +226,10 @@ Content-Type: text/x-shellscript; charset="utf-8"
         let text = render(&pool, &aws).unwrap().to_string();
         let delimiter = format!("--{}", boundary(&text));
         let parts: Vec<_> = text.split(&delimiter).collect();
-        assert_eq!(parts.len(), 5, "head, NodeConfig, timer, script, end");
-        assert!(parts[2].contains("dead-man"));
-        assert!(parts[3].contains("Content-Transfer-Encoding: base64"));
-        let body = parts[3].split("\n\n").nth(1).unwrap().trim();
+        assert_eq!(parts.len(), 6, "head, NodeConfig, timer, cache, script, end");
+        assert!(parts[2].contains("dead-man") && parts[3].contains(names::CACHE_FOLDER));
+        assert!(parts[4].contains("Content-Transfer-Encoding: base64"));
+        let body = parts[4].split("\n\n").nth(1).unwrap().trim();
         assert_eq!(String::from_utf8(STANDARD.decode(body).unwrap()).unwrap(), "#!/bin/bash\necho grüße");
     }
 
