@@ -96,10 +96,13 @@ pub fn prepared(ctx: &Arc<Ctx>, pool: &Arc<GpuPool>, base: &Prepared, image: Opt
         let (ctx, pool, base, image) = (ctx.clone(), pool.clone(), base.clone(), image.to_owned());
         tokio::spawn(async move {
             let scope = Scope { provider: pool.spec.provider().into(), region: pool.spec.region().into() };
-            let answer = match ctx.clouds.machines(&scope).await {
-                Ok(provider) => provider.prefetch(&pool, &base, &image, &ctx.settings.cluster).await,
-                Err(error) => Err(error),
-            };
+            let ask = || async { ctx.clouds.machines(&scope).await?.prefetch(&pool, &base, &image, &ctx.settings.cluster).await };
+            let mut answer = ask().await;
+            if matches!(answer, Ok(None)) {
+                // It was made just now: looked at once more, so that already the second launch has it.
+                tokio::time::sleep(FIRST.unsigned_abs()).await;
+                answer = ask().await;
+            }
             if let Err(error) = &answer {
                 tracing::info!(pool = pool.name_any(), image, %error, "prefetch: launches do without");
             }

@@ -3,6 +3,7 @@
 mod exit;
 mod launch;
 mod notice;
+mod prefetch;
 mod refusal;
 mod writes;
 
@@ -36,6 +37,9 @@ pub async fn run() -> Result<()> {
     print("a spot notice to the cordoned Node", &notices.cordoned);
     print("a spot notice to the replacement's CreateFleet", &notices.replaced);
     print("a spot notice to the pod told to end", &notices.told);
+    let starts = prefetch::starts(&lab, &client).await?;
+    print("apply to Running, 500 MB image, pulled by the kubelet", &starts.alone);
+    print("the same, pulled while the instance booted", &starts.prefetched);
     eprintln!("  …  {} s of quiet", SETTLE.as_secs());
     tokio::time::sleep(SETTLE).await;
     println!("operator RSS, idle: {:.1} MiB", resident(operator::leader(&client).await?.pid)? / 1024.0);
