@@ -2,11 +2,15 @@
 
 use super::cluster;
 use super::kubelets::Kubelets;
-use super::operator::{Operator, Provider, sum, writes};
+use super::operator::{Operator, Provider, sum, writes, writes_by_kind};
 use super::report::Report;
 use crate::host::Paths;
 use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+/// The operator's, by name and labels.
+type Metrics = BTreeMap<String, f64>;
 
 /// Between two looks at the operator's metrics.
 const LOOK: Duration = Duration::from_millis(250);
@@ -23,6 +27,12 @@ pub struct Burst {
     /// Seconds after which it counts as stuck
     #[arg(long, default_value_t = 900)]
     pub limit: u64,
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self { jobs: 1000, provider: Provider::Stub, limit: 900 }
+    }
 }
 
 impl Burst {
@@ -59,6 +69,7 @@ impl Burst {
         report.figure("last job running (s)", start.elapsed().as_secs_f64());
         let (up, usage) = (operator.metrics().await?, operator.usage()?);
         report.figure("operator's writes a node, from apply to running", (writes(&up) - writes(&before)) / count);
+        by_kind(&mut report, "up", &before, &up, count);
         report.figure("operator's CPU (s), from apply to running", usage.cpu_seconds - usage_before.cpu_seconds);
         report.figure("operator's peak memory (MiB)", usage.peak);
 
@@ -70,6 +81,7 @@ impl Burst {
         report.figure("drained, idle window of 30 s included (s)", drain.elapsed().as_secs_f64());
         let (down, usage_down) = (operator.metrics().await?, operator.usage()?);
         report.figure("operator's writes a node, ends and drain", (writes(&down) - writes(&up)) / count);
+        by_kind(&mut report, "down", &up, &down, count);
         report.figure("operator's CPU (s), ends and drain", usage_down.cpu_seconds - usage.cpu_seconds);
         report.figure("operator's peak memory in all (MiB)", usage_down.peak);
 
@@ -88,13 +100,7 @@ impl Burst {
     }
 
     /// Looks at the operator's metrics until they are as wanted.
-    async fn reach(
-        &self,
-        operator: &Operator,
-        kubelets: &Kubelets,
-        since: Instant,
-        wanted: impl Fn(&std::collections::BTreeMap<String, f64>) -> bool,
-    ) -> Result<()> {
+    async fn reach(&self, operator: &Operator, kubelets: &Kubelets, since: Instant, wanted: impl Fn(&Metrics) -> bool) -> Result<()> {
         loop {
             let metrics = operator.metrics().await?;
             if wanted(&metrics) {
@@ -105,6 +111,18 @@ impl Burst {
             let shown: Vec<String> = shown.map(|(key, value)| format!("{key} {value}")).collect();
             ensure!(since.elapsed() < Duration::from_secs(self.limit), "not reached in {} s: {}", self.limit, shown.join(", "));
             tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// What the writes between two looks were.
+fn by_kind(report: &mut Report, when: &str, before: &Metrics, after: &Metrics, nodes: f64) {
+    let before = writes_by_kind(before);
+    for (kind, writes) in writes_by_kind(after) {
+        let more = writes - before.get(&kind).copied().unwrap_or(0.0);
+        // Those of the pool and of the start are no matter of nodes.
+        if more / nodes >= 0.01 {
+            report.figure(&format!("  {when}: {kind}"), more / nodes);
         }
     }
 }

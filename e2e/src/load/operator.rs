@@ -112,11 +112,22 @@ pub(super) fn sum(metrics: &BTreeMap<String, f64>, name: &str, labels: &[&str]) 
     metrics.iter().filter(|(key, _)| fits(key)).map(|(_, value)| value).sum()
 }
 
-/// Requests that change something, those of the Lease left out: it is renewed whatever happens.
+/// Requests that changed something, those of the Lease left out: it is renewed whatever happens.
 pub(crate) fn writes(metrics: &BTreeMap<String, f64>) -> f64 {
-    let fits = |key: &&String| key.starts_with("gpujob_api_requests_total{") && !key.contains("resource=\"leases\"");
-    let verbs = ["create", "update", "patch", "delete", "deletecollection"].map(|verb| format!("verb=\"{verb}\""));
-    metrics.iter().filter(|(key, _)| fits(key) && verbs.iter().any(|verb| key.contains(verb.as_str()))).map(|(_, value)| value).sum()
+    writes_by_kind(metrics).values().sum()
+}
+
+/// The same, by verb and resource: `patch gpunodes/status`. What the API server refused has changed nothing and is not among them.
+pub(crate) fn writes_by_kind(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let mut kinds = BTreeMap::new();
+    for (key, value) in metrics.iter().filter(|(key, _)| key.starts_with("gpujob_api_requests_total{")) {
+        let label = |name: &str| key.split_once(&format!("{name}=\"")).and_then(|(_, rest)| rest.split('"').next());
+        let (Some(verb), Some(resource), Some(code)) = (label("verb"), label("resource"), label("code")) else { continue };
+        if ["create", "update", "patch", "delete", "deletecollection"].contains(&verb) && resource != "leases" && code.starts_with('2') {
+            *kinds.entry(format!("{verb} {resource}")).or_default() += value;
+        }
+    }
+    kinds
 }
 
 #[cfg(test)]
@@ -124,12 +135,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_leave_reads_and_the_lease_out() {
+    fn writes_leave_reads_refusals_and_the_lease_out() {
         let metrics = parse(
             "# HELP x\ngpujob_api_requests_total{verb=\"create\",resource=\"gpunodes\",code=\"201\"} 3\n\
              gpujob_api_requests_total{verb=\"get\",resource=\"gpujobs\",code=\"200\"} 9\n\
              gpujob_api_requests_total{verb=\"update\",resource=\"leases\",code=\"200\"} 7\n\
-             gpujob_api_requests_total{verb=\"patch\",resource=\"gpunodes/status\",code=\"200\"} 2\ngpujob_nodes{state=\"ready\"} 4\n",
+             gpujob_api_requests_total{verb=\"patch\",resource=\"gpunodes/status\",code=\"200\"} 2\n\
+             gpujob_api_requests_total{verb=\"patch\",resource=\"gpunodes/status\",code=\"409\"} 5\ngpujob_nodes{state=\"ready\"} 4\n",
         );
         assert!((writes(&metrics) - 5.0).abs() < 1e-9);
         assert!((sum(&metrics, "gpujob_nodes", &["state=\"ready\""]) - 4.0).abs() < 1e-9);

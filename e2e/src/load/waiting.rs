@@ -15,6 +15,12 @@ pub struct Waiting {
     pub jobs: usize,
 }
 
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { jobs: 10_000 }
+    }
+}
+
 impl Waiting {
     /// Runs it and prints its figures.
     ///
@@ -76,7 +82,9 @@ async fn settled(operator: &Operator, report: &mut Report, when: &str) -> Result
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (before, used) = (writes(&operator.metrics().await?), operator.usage()?.cpu_seconds);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    report.figure(&format!("{when}writes in a quiet minute"), writes(&operator.metrics().await?) - before);
+    let written = writes(&operator.metrics().await?) - before;
+    report.figure(&format!("{when}writes in a quiet minute"), written);
+    ensure!(written < 0.5, "{written} writes in a minute in which nothing happened");
     report.figure(&format!("{when}CPU in a quiet minute (s)"), operator.usage()?.cpu_seconds - used);
     report.figure(&format!("{when}memory after it (MiB)"), operator.usage()?.rss);
     Ok(())

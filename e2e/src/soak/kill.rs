@@ -119,6 +119,7 @@ async fn once(lab: &Lab, client: &kube::Client, plan: &Plan, number: usize, rand
         anyhow::Ok(kills)
     };
     let (kills, unowned) = tokio::try_join!(work, owned(lab, client, &over))?;
+    ensure!(kills > 0 || plan.kills == 0, "the jobs ended before the first kill: nothing was shown");
 
     let files = whole(lab, client, &names).await?;
     let launched = given::instances(lab, POOL).await?.split_off(before);

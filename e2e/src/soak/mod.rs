@@ -67,12 +67,15 @@ pub async fn run(soak: Soak, keep: bool) -> Result<()> {
         Soak::Takeover { runs } => on_lab(keep, |lab| async move { say(takeover::run(&lab, runs).await?) }).await,
         Soak::NobodyHome { case } => on_lab(keep, |lab| async move { say(nobody_home::run(&lab, case).await?) }).await,
         Soak::All => {
-            on_lab(keep, |lab| async move {
+            on_lab(false, |lab| async move {
                 say(takeover::run(&lab, 5).await?)?;
                 say(kill::run(&lab, &kill::Plan::default()).await?)?;
                 say(nobody_home::run(&lab, None).await?)
             })
             .await?;
+            // Each on a lab of its own: what one leaves in etcd is what the next would measure.
+            on_bare_lab(false, |lab| async move { load::Burst::default().run(&lab.paths).await }).await?;
+            on_bare_lab(keep, |lab| async move { load::Waiting::default().run(&lab.paths).await }).await?;
             sim::schedules(100_000).await?;
             sim::planted().await?;
             say(transfer::run(&transfer::Plan::default()).await?)
