@@ -113,7 +113,8 @@ impl Attempt {
     /// `stage`, with main ending at once.
     pub(crate) fn stage(&self) -> Ended {
         let sidecar = self.start(&["stage"]);
-        sidecar.says("will be staged");
+        // Where attempts race another may have taken the claim before the first look: it says that alone, and waits for its end too.
+        sidecar.says_one(&["will be staged", "revoked: "]);
         sidecar.signal(Signal::TERM);
         sidecar.end()
     }
@@ -141,9 +142,14 @@ impl Running {
 
     /// Waits until its log contains `text`.
     pub(crate) fn says(&self, text: &str) {
+        self.says_one(&[text]);
+    }
+
+    /// Waits until its log contains one of `texts`.
+    pub(crate) fn says_one(&self, texts: &[&str]) {
         let began = Instant::now();
-        while !fs::read_to_string(&self.log).unwrap_or_default().contains(text) {
-            assert!(began.elapsed() < Duration::from_secs(30), "no {text:?} in {:?}", fs::read_to_string(&self.log));
+        while !texts.iter().any(|text| self.log().contains(text)) {
+            assert!(began.elapsed() < Duration::from_secs(30), "none of {texts:?} in {:?}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }

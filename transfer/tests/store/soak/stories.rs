@@ -149,6 +149,15 @@ fn fetch_killed(bucket: &str, seed: u64) -> String {
     format!("killed: {}, attempt {winner} won", ended.code.is_none())
 }
 
+/// Ends the watch however its story ends: a watcher that goes on would keep a failure from being told.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// A whole attempt, as far as it comes.
 fn whole(job: &Attempt) -> Option<Ended> {
     let fetched = job.run(&["fetch"]);
@@ -168,6 +177,7 @@ fn race(bucket: &str, seed: u64) -> String {
     let jobs: Vec<_> = (1..=3).map(|n| (n, place.attempt(n), dice.roll(600))).collect();
     let done = AtomicBool::new(false);
     let ends = thread::scope(|scope| {
+        let _over = Over(&done);
         scope.spawn(|| place.watch(&done));
         let runs: Vec<_> = (jobs.iter())
             .map(|(n, job, late)| {
@@ -177,9 +187,7 @@ fn race(bucket: &str, seed: u64) -> String {
                 })
             })
             .collect();
-        let ends: Vec<_> = runs.into_iter().map(|run| run.join().unwrap()).collect();
-        done.store(true, Ordering::SeqCst);
-        ends
+        runs.into_iter().map(|run| run.join().unwrap()).collect::<Vec<_>>()
     });
     place.settled("after the race");
     let won: Vec<u32> =
@@ -228,13 +236,14 @@ fn partition(bucket: &str, seed: u64) -> String {
             thread::sleep(Duration::from_millis(back));
             gate.freeze(false);
         });
+        let over = Over(&done);
         scope.spawn(|| place.watch(&done));
         let next = place.attempt(2);
         let end = whole(&next).expect("an end");
         let known = matches!(end.says(), (0, "Committed") | (93, "AlreadyCommitted"));
         assert!(known, "seed {seed}: {}", end.log);
         let ended = running.end();
-        done.store(true, Ordering::SeqCst);
+        drop(over);
         let known = matches!(ended.says(), (0, "Committed" | "Sealed") | (2, "Revoked"));
         assert!(known, "seed {seed}: the old one: {}", ended.log);
         place.settled("the old node is back");
