@@ -1,12 +1,12 @@
 //! What the cloud does, and does not do, against its own word.
 
-use super::catalog::{ONE, SPOT};
-use super::catalog::{base, minutes, succeeds};
+use super::catalog::{ONE, SPOT, base, minutes, running, succeeds};
 use super::objects::{job, namespace, pool};
 use super::{Act, Expect, Scenario, Step, When};
-use crate::cloud::{Boot, Failure, FakeCloud, Fault, Operation, Places, ZONES};
+use crate::cloud::{Boot, Failure, FakeCloud, Fault, Operation, Places, QUEUE, ZONES};
 use crate::world::Program;
 use gpujob_provider_core::ErrorClass;
+use serde_json::json;
 use std::time::Duration;
 
 /// The end is asked for until the instance is seen to go.
@@ -37,5 +37,26 @@ pub(super) fn template_gone() -> Scenario {
         cloud: |cloud| cloud.fault(Fault::next(Operation::Launch, Failure::Refused(ErrorClass::Throttled)).times(5)),
         steps: vec![Step { when: When::After(Duration::from_secs(10)), act: Act::Cloud(FakeCloud::renew_templates) }],
         ..base("template-gone", "the launch template of a launch not yet sent is gone for good: another is bought with today's")
+    }
+}
+
+/// The queue says first that the instance is likely to go, then it goes without another word.
+pub(super) fn rebalanced() -> Scenario {
+    let mut queued = pool(ONE, SPOT);
+    queued["spec"]["aws"]["interruptionQueue"] = json!(QUEUE);
+    let mut train = job("train", &[Program::ok(300)]);
+    train["spec"]["checkpoints"] = json!({"path": "/checkpoints", "interval": "1h"});
+    Scenario {
+        objects: vec![namespace(), queued, train],
+        steps: vec![
+            Step { when: running("train", Duration::from_secs(100)), act: Act::Rebalance("train") },
+            Step { when: running("train", Duration::from_secs(200)), act: Act::Interrupt("train", Duration::ZERO) },
+        ],
+        expect: Expect { jobs: vec![succeeds("train", 2..=2)], instances_at_end: 0, launches: 2..=2, pool: true },
+        horizon: minutes(40),
+        ..base(
+            "rebalanced",
+            "a rebalance recommendation has a checkpoint saved and ends nothing: once the instance is lost, that much is kept",
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! All scenarios. The first ten are the ones that are run with a crash after every single write.
 
-use super::by_cloud::{created_but_failed, forgotten_end, template_gone};
+use super::by_cloud::{created_but_failed, forgotten_end, rebalanced, template_gone};
 use super::by_hand::{abandoned, abandoned_long_ago, exits_zero_unseen, last_moment, replaced};
 use super::late::{late, late_committing, late_sealing};
 use super::objects::{job, job_without_results, namespace, pool};
@@ -98,6 +98,7 @@ pub fn all() -> Vec<Scenario> {
         forgotten_end(),
         created_but_failed(),
         template_gone(),
+        rebalanced(),
     ]
 }
 

@@ -33,6 +33,8 @@ pub enum When {
 pub enum Act {
     /// The cloud announces that it takes the instance under this job back, and does so after this long.
     Interrupt(&'static str, Duration),
+    /// The cloud says through the pool's queue that the instance under this job is likely to be taken.
+    Rebalance(&'static str),
     /// The job is deleted.
     DeleteJob(&'static str),
     /// The job is deleted, and its finalizers are taken away by force: nobody gives back what it held.
@@ -109,6 +111,11 @@ impl Stage {
             Act::Interrupt(job, notice) => {
                 if let Some(id) = self.instance(job).await {
                     self.cloud.interrupt(&id, *notice);
+                }
+            }
+            Act::Rebalance(job) => {
+                if let Some(id) = self.instance(job).await {
+                    self.cloud.rebalance(&id);
                 }
             }
             Act::DeleteJob(job) => self.delete("GpuJob", Some(NAMESPACE), job).await,

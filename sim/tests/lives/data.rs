@@ -32,3 +32,12 @@ async fn an_interrupted_program_goes_on_where_it_was() {
     let total: i64 = seconds.iter().sum();
     assert!((295..320).contains(&total), "300 s of work in two parts: {seconds:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rebalance_recommendation_saves_a_checkpoint_and_ends_nothing() {
+    let (missing, runs, _) = lived(&catalog::named("rebalanced").expect("a scenario of that name")).await;
+    assert_eq!(missing, Vec::<String>::new());
+    let seconds: Vec<i64> = runs.iter().map(|r| r.ended.duration_since(r.started).as_secs()).collect();
+    // Asked after 100 s, and its power lost after 200, so the first has no end of its own: the second has 200 s of the 300 left to do.
+    assert!(matches!(seconds[..], [190..=200]), "{seconds:?}");
+}

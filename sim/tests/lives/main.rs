@@ -173,4 +173,5 @@ lives! {
     forgotten_end = "forgotten-end",
     created_but_failed = "created-but-failed",
     template_gone = "template-gone",
+    rebalanced = "rebalanced",
 }

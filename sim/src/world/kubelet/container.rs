@@ -1,9 +1,10 @@
 //! What one container does, from its start to its exit code.
 
-use super::super::Inner;
 use super::super::script::{OnSigterm, PROGRAMS, Program};
 use super::super::store::checkpoints::Checkpoints;
 use super::super::store::role::Process;
+use super::life::{Life, Orders};
+use crate::signal::Receiver;
 use gpujob_crds::names;
 use gpujob_operator::job::facts::{FETCH, STAGE};
 use gpujob_operator::job::pod::storage::CONTAINER as STORAGE;
@@ -34,7 +35,7 @@ pub(super) struct Exit {
 /// What runs in a container.
 pub(super) enum Work {
     /// The user's program; what it signs its results with.
-    Program { program: Program, signature: String, volume: Volume, checkpoints: Option<Checkpoints> },
+    Program { program: Program, signature: String, volume: Volume, checkpoints: Option<Checkpoints>, orders: Receiver<Orders> },
     /// A sidecar of the user's: waits for its end.
     Sidecar,
     /// An init container of the user's: ends at once.
@@ -58,7 +59,8 @@ pub(super) enum Task {
 
 impl Work {
     /// What this container of this pod does.
-    pub(super) fn of(world: &Inner, pod: &Pod, container: &Container, volume: &Volume, init: bool) -> Self {
+    pub(super) fn of(life: &Life, container: &Container, init: bool) -> Self {
+        let (world, pod, volume) = (&life.world, &life.pod, &life.volume);
         let args: Vec<&str> = container.args.iter().flatten().map(String::as_str).collect();
         let role = match container.name.as_str() {
             FETCH => Role::Fetch,
@@ -69,7 +71,7 @@ impl Work {
             STORAGE => Role::Resolve,
             _ if init && container.restart_policy.as_deref() == Some("Always") => return Work::Sidecar,
             _ if init => return Work::Init,
-            _ => return program(world, pod, volume),
+            _ => return program(life),
         };
         let env = |name: &str| container.env.iter().flatten().find(|e| e.name == name);
         let spec = env(SPEC_ENV).and_then(|e| e.value.as_deref()).and_then(|text| serde_json::from_str::<TransferSpec>(text).ok());
@@ -102,9 +104,9 @@ impl Work {
     /// Runs to its exit; `term` is SIGTERM.
     pub(super) async fn run(self, term: CancellationToken) -> Exit {
         match self {
-            Work::Program { program, signature, volume, checkpoints } => {
+            Work::Program { program, signature, volume, checkpoints, orders } => {
                 let code = match checkpoints {
-                    Some(checkpoints) => checkpoints.around(program, &term).await,
+                    Some(checkpoints) => checkpoints.around(program, &term, orders).await,
                     None => run_program(program, &term).await,
                 };
                 let text = format!("{signature} exit {code}\n");
@@ -187,7 +189,8 @@ fn commit(args: &[&str], attempt: u32) -> Task {
     Task::Commit(Verdict { attempt, outcome, exit_code }, Duration::from_secs(wait))
 }
 
-fn program(world: &Inner, pod: &Pod, volume: &Volume) -> Work {
+fn program(life: &Life) -> Work {
+    let (world, pod) = (&life.world, &life.pod);
     let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
     let (job, attempt) = (label(names::JOB), label(names::ATTEMPT));
     let written: Option<Vec<Program>> = pod.annotations().get(PROGRAMS).and_then(|text| serde_json::from_str(text).ok());
@@ -197,7 +200,7 @@ fn program(world: &Inner, pod: &Pod, volume: &Volume) -> Work {
     let uid = pod.uid().unwrap_or_default();
     let signature = format!("job {} attempt {attempt} pod {uid}", label(names::JOB_UID));
     let checkpoints = asked(pod).and_then(|spec| Checkpoints::of(&world.store, &spec, &uid));
-    Work::Program { program, signature, volume: volume.clone(), checkpoints }
+    Work::Program { program, signature, volume: life.volume.clone(), checkpoints, orders: life.orders.clone() }
 }
 
 /// What the pod's own sidecar is asked to do.

@@ -116,7 +116,7 @@ impl Life {
     }
 
     async fn init(&mut self, container: &Container) -> Exit {
-        let work = Work::of(&self.world, &self.pod, container, &self.volume, true);
+        let work = Work::of(self, container, true);
         let mut exit = None;
         self.drive(vec![(0, work)], false, None, |_, _, end| exit = Some(end)).await;
         exit.unwrap_or(Exit { code: 137, message: String::new() })
@@ -126,7 +126,7 @@ impl Life {
         let mut work = vec![];
         for (i, container) in containers.iter().enumerate() {
             self.view.mains[i] = State::Running(self.now());
-            work.push((i, Work::of(&self.world, &self.pod, container, &self.volume, false)));
+            work.push((i, Work::of(self, container, false)));
         }
         self.report().await;
         self.started();
@@ -147,7 +147,7 @@ impl Life {
             if !matches!(self.view.inits[i], State::Running(_)) {
                 continue;
             }
-            let work = Work::of(&self.world, &self.pod, container, &self.volume, true);
+            let work = Work::of(self, container, true);
             self.drive(vec![(i, work)], true, Some(until), |life, i, exit| {
                 life.view.inits[i] = life.view.inits[i].exit(life.now(), exit.code, exit.message);
                 life.dirty = true;

@@ -3,10 +3,13 @@
 //! A save is one object, so it is whole or not there. Each pod has its own: an attempt that nobody told of its end saves on for a
 //! while, and takes nothing away from the one that has gone further.
 
-use super::super::kubelet::run_program;
+use super::super::kubelet::{Orders, run_program};
 use super::super::script::Program;
 use super::Store;
+use crate::signal::Receiver;
+use gpujob_crds::names;
 use gpujob_transfer::spec::TransferSpec;
+use kube::ResourceExt;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,8 +32,9 @@ impl Checkpoints {
         Some(Checkpoints { store: store.clone(), to, key, interval: Duration::from_secs(asked.interval_seconds) })
     }
 
-    /// Runs what is left of the program after the furthest save, and saves at every interval and when it is told to end.
-    pub(in crate::world) async fn around(self, program: Program, term: &CancellationToken) -> i32 {
+    /// Runs what is left of the program after the furthest save, and saves at every interval, whenever the operator asks for it, and when
+    /// it is told to end.
+    pub(in crate::world) async fn around(self, program: Program, term: &CancellationToken, mut orders: Receiver<Orders>) -> i32 {
         let before = self.restored().await.min(program.runs_for);
         let began = Instant::now();
         let reached = || before + began.elapsed().as_secs();
@@ -45,6 +49,7 @@ impl Checkpoints {
                     }
                     return code;
                 }
+                () = asked(&mut orders) => self.save(reached()).await,
                 () = tokio::time::sleep(self.interval) => self.save(reached()).await,
             }
         }
@@ -64,9 +69,21 @@ impl Checkpoints {
     }
 }
 
+/// Waits until the pod is asked for a checkpoint anew.
+async fn asked(orders: &mut Receiver<Orders>) {
+    let last = |orders: &Receiver<Orders>| orders.borrow().pod.as_ref().and_then(|pod| pod.annotations().get(names::CHECKPOINT).cloned());
+    let before = last(orders);
+    while last(orders) == before {
+        if orders.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal;
     use gpujob_transfer::spec;
 
     fn checkpoints(store: &Store, attempt: u32) -> Checkpoints {
@@ -92,7 +109,7 @@ mod tests {
                 order.cancel();
             }
         });
-        let code = checkpoints(store, attempt).around(Program::ok(300), &term).await;
+        let code = checkpoints(store, attempt).around(Program::ok(300), &term, signal::channel(Orders::default()).1).await;
         (code, began.elapsed().as_secs())
     }
 
@@ -107,8 +124,25 @@ mod tests {
     async fn power_that_fails_costs_what_was_done_since_the_last_interval() {
         let store = Store::new(Duration::ZERO);
         let term = CancellationToken::new();
-        let cut = tokio::time::timeout(Duration::from_secs(130), checkpoints(&store, 1).around(Program::ok(300), &term)).await;
+        let (_orders, told) = signal::channel(Orders::default());
+        let cut = tokio::time::timeout(Duration::from_secs(130), checkpoints(&store, 1).around(Program::ok(300), &term, told)).await;
         assert!(cut.is_err());
         assert_eq!(run(&store, 2, None).await, (0, 180));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_asked_for_comes_between_two_intervals() {
+        let store = Store::new(Duration::ZERO);
+        let (term, (orders, told)) = (CancellationToken::new(), signal::channel(Orders::default()));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            let mut pod = k8s_openapi::api::core::v1::Pod::default();
+            pod.metadata.annotations = Some([(names::CHECKPOINT.to_owned(), "now".to_owned())].into());
+            orders.send_modify(|orders| orders.pod = Some(pod.into()));
+            tokio::time::sleep(Duration::from_secs(1000)).await;
+        });
+        let cut = tokio::time::timeout(Duration::from_secs(110), checkpoints(&store, 1).around(Program::ok(300), &term, told)).await;
+        assert!(cut.is_err());
+        assert_eq!(run(&store, 2, None).await, (0, 200));
     }
 }
