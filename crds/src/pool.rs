@@ -145,13 +145,15 @@ pub struct Bootstrap {
     pub cluster_name: String,
     /// The API server's address, as instances reach it.
     #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.startsWith('https://')").message("write the API server's address with https:// in front, as `aws eks describe-cluster` prints it"))]
+    #[x_kube(validation = Rule::new("self.matches('^https://[^/:]+(:[0-9]+)?/?$') || self.matches('^https://\\\\[[0-9a-fA-F:]+\\\\](:[0-9]+)?/?$')").message("write the API server's address with https:// in front, once, as `aws eks describe-cluster` prints it"))]
     pub api_server_endpoint: String,
     /// The cluster's CA certificate, PEM in base64, as `aws eks describe-cluster` prints it.
     #[schemars(length(max = 16384))]
     pub certificate_authority: String,
-    /// The cluster's service range, such as `10.100.0.0/16`.
+    /// The cluster's service range, such as `10.100.0.0/16`: `kubernetesNetworkConfig.serviceIpv4Cidr`. The kubelet's address of the
+    /// cluster's DNS comes from it: with a wrong one the node joins and finds no names.
     #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F.:]+/[0-9]{1,3}$')").message("write the cluster's service range, such as 10.100.0.0/16"))]
     pub cidr: String,
     /// A shell script that runs at first boot, before the kubelet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -123,6 +123,10 @@ fn http_request(method: &str, path: &str, body: Vec<u8>) -> Result<hyper::Reques
     Ok(hyper::Request::builder().method(method).uri(path).header("content-type", "application/json").body(body.into())?)
 }
 
+/// What a user writes in the place of capitals, where the API server looks at it.
+const FILLED_IN: [(&str, &str); 3] =
+    [("region: REGION", "region: us-east-1"), ("API_SERVER_ENDPOINT", "https://api.example.com"), ("SERVICE_CIDR", "10.100.0.0/16")];
+
 /// Every sample that ships, as `kubectl apply` sends it, by the API server's own judgement.
 pub(crate) async fn samples(given: Given) -> Result<()> {
     let folder = given.lab.paths.repository.join("manifests/samples");
@@ -132,11 +136,17 @@ pub(crate) async fn samples(given: Given) -> Result<()> {
     for file in files {
         let mut kubectl = Command::new(given.lab.paths.bin("kubectl"));
         kubectl.args(["apply", "--dry-run=server", "--validate=strict", "--filename", "-"]).envs(given.lab.environment());
-        // A placeholder in ${...} stands for something of the cluster that the API server has no opinion on, but for these.
-        let text = fs::read_to_string(&file)?.replace("${API_SERVER_ENDPOINT}", "https://api.example.com");
+        // What is in capitals is for the user to replace; the API server has an opinion on these.
+        let text = FILLED_IN.iter().fold(fs::read_to_string(&file)?, |text, (place, value)| text.replace(place, value));
         let said = command::feed(kubectl, &text).await.with_context(|| file.display().to_string())?;
         ensure!(said.contains("dry run"), "{said}");
     }
+    // One that nobody has filled in.
+    let mut kubectl = Command::new(given.lab.paths.bin("kubectl"));
+    kubectl.args(["apply", "--dry-run=server", "--filename", "-"]).envs(given.lab.environment());
+    let refused =
+        command::feed(kubectl, &fs::read_to_string(folder.join("gpupool-aws.yaml"))?).await.err().context("it must be refused")?;
+    ensure!(refused.to_string().contains("https:// in front") && refused.to_string().contains("10.100.0.0/16"), "{refused:#}");
     // And one that is wrong, as a person sees it.
     let wrong = fs::read_to_string(folder.join("gpujob-minimal.yaml"))?.replace("count: 1", "count: 1\n    memory: \"20\"");
     let mut kubectl = Command::new(given.lab.paths.bin("kubectl"));

@@ -4,6 +4,7 @@ use crate::session::Given;
 use anyhow::{Context, Result, ensure};
 use gpujob_crds::GpuPool;
 use gpujob_e2e::lab::Lab;
+use gpujob_e2e::progress::until;
 use gpujob_e2e::soak::given;
 use gpujob_e2e::{cluster, command, down, http, process};
 use kube::Api;
@@ -79,10 +80,21 @@ pub(crate) async fn crashed(given: Given) -> Result<()> {
     let (client, name) = (&given.client, "before-the-crash");
     cluster::apply(client, &given::sleeper(given::NAMESPACE, name, "nowhere").to_string()).await?;
     process::marked().into_iter().for_each(process::kill);
+    // A kill returns before the process has ended: `up` would find its cloud alive.
+    until("the end of all processes", Duration::from_secs(30), || async {
+        let left = process::marked().len();
+        ensure!(left == 0, "{left} still run");
+        Ok(())
+    })
+    .await?;
     Lab::up().await?;
     let pools: Api<GpuPool> = Api::all(given.lab.client().await?);
     let asked = pools.list(&ListParams::default()).await;
-    ensure!(matches!(&asked, Err(kube::Error::Api(status)) if status.code == 404), "the old cluster is there: {asked:?}");
+    ensure!(
+        matches!(&asked, Err(kube::Error::Api(status)) if status.code == 404),
+        "the old cluster is there: {:?}",
+        asked.map(|pools| pools.items.len())
+    );
     ensure!(given.lab.ec2().instances().await?.is_empty(), "EC2 has instances");
     Ok(())
 }

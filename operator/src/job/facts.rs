@@ -260,6 +260,8 @@ pub struct NodeFact {
     pub gpus: i32,
     /// What it is doing, from its Ready condition.
     pub message: String,
+    /// The step of its life that it has not reached, in words. It outlives the Ready condition, which only says that the node goes.
+    pub stuck: Option<String>,
     /// All its reservations, other jobs' too.
     pub reservations: Vec<Reservation>,
 }
@@ -288,7 +290,22 @@ impl NodeFact {
             }),
             gpus: instance.map_or(node.spec.gpus, |i| i.gpus),
             message: condition(conditions::node::READY).map(|c| c.message.clone()).unwrap_or_default(),
+            stuck: [conditions::node::LAUNCHED, conditions::node::REGISTERED, conditions::node::INITIALIZED]
+                .into_iter()
+                .find(|step| !conditions::is_true(&status.conditions, step))
+                .and_then(condition)
+                .map(|c| c.message.clone())
+                .filter(|message| !message.is_empty()),
             reservations: node.reservations().to_vec(),
+        }
+    }
+
+    /// That it goes, and what it never came to.
+    #[must_use]
+    pub fn farewell(&self) -> String {
+        match &self.stuck {
+            Some(stuck) => format!("{} is being given back; {stuck}", self.name),
+            None => format!("{} is being deleted.", self.name),
         }
     }
 

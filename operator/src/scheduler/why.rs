@@ -71,7 +71,7 @@ pub(super) fn over_cap(offer: &Offer) -> Why {
 pub(super) fn nothing_fits(misfits: &BTreeMap<&'static str, usize>) -> Why {
     let text: Vec<String> = misfits.iter().map(|(why, n)| format!("{n} with {why}")).collect();
     let message = format!(
-        "no instance type of the pools that admit this job fits it ({}): change gpu or the template's resources, or widen the pool's instances",
+        "no instance type of the pools that admit this job fits it ({}): change gpu or the template's resources, or widen the pool's instances or markets",
         text.join(", ")
     );
     Why::new("NoOfferFits", message)
@@ -80,7 +80,7 @@ pub(super) fn nothing_fits(misfits: &BTreeMap<&'static str, usize>) -> Why {
 pub(super) fn no_pool(world: &World, wants: &Wants) -> Why {
     let names: Vec<String> = world.pools.iter().map(|p| p.pool.name_any()).collect();
     let message = if names.is_empty() {
-        "there is no GpuPool: apply one (see manifests/samples)".into()
+        "there is no GpuPool: apply one (see manifests/samples), or ask who runs this cluster to".into()
     } else if let Some(missing) = wants.pools.iter().find(|p| !names.contains(p)) {
         format!("GpuPool {missing} does not exist; there are: {}", names.join(", "))
     } else {

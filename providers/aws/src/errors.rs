@@ -88,18 +88,22 @@ pub(crate) fn advice(code: &str, instance_type: Option<&str>, market: Option<Mar
             "Once for the account, run: aws iam create-service-linked-role --aws-service-name spot.amazonaws.com".to_owned()
         }
         "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => {
-            "Give the operator's credentials the rights in manifests/aws/iam-policy.json.".to_owned()
+            "Give the operator's credentials the rights in manifests/aws/iam-policy.json. It covers roles and queues called gpujob-… and \
+             parameters below /aws/service/: widen it for others."
+                .to_owned()
         }
         "AuthFailure"
         | "InvalidClientTokenId"
         | "SignatureDoesNotMatch"
         | "UnrecognizedClientException"
+        | "MissingAuthenticationToken"
         | "ExpiredToken"
         | "ExpiredTokenException" => "Check the operator's AWS credentials.".to_owned(),
+        "RequestExpired" => "Check the clock of the operator's node.".to_owned(),
         "OptInRequired" | "PendingVerification" | "Blocked" => "Settle it with AWS: the account may not use this yet.".to_owned(),
         "InsufficientFreeAddressesInSubnet" => "The subnet is full: give the pool a bigger one in that zone.".to_owned(),
         "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue" => {
-            "There is no such queue: make it, or take its address out of the operator's settings.".to_owned()
+            "There is no such queue: make it (manifests/aws/interruptions.yaml), or take aws.interruptionQueue out of the pool.".to_owned()
         }
         "SpotMaxPriceTooLow" => "The spot price is above the limit: raise it, or wait.".to_owned(),
         "InvalidLaunchTemplateName.NotFoundException" | "InvalidLaunchTemplateId.NotFound" => {

@@ -64,7 +64,9 @@ fn without_pod(d: &mut Draft<'_>, a: &Attempt) {
     }
     let Some(node) = live else {
         let reason = if node.is_some_and(|n| n.interrupted.is_some()) { NOTICED } else { "NodeLost" };
-        return give_back(d, a, |d| ending::interrupt(d, reason, "Its node is gone, or on its way out, before the pod was made."));
+        let why = node.filter(|n| n.deleting.is_some()).map(|n| format!(": {}", n.farewell())).unwrap_or_else(|| ".".into());
+        let message = format!("Its node was gone, or on its way out, before the pod was made{why}");
+        return give_back(d, a, |d| ending::interrupt(d, reason, &message));
     };
     // Both on record first: the finalizer holds the job, the attempt says whose pod it is.
     let recorded = held(d) && crate::job::observe::open(&d.recorded).is_some_and(|r| r.number == a.number && r.node == a.node);

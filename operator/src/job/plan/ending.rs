@@ -64,7 +64,9 @@ pub(super) fn interrupt(d: &mut Draft<'_>, reason: &str, message: &str) {
             d,
             false,
             "InterruptionLimitExceeded",
-            &format!("Interrupted {count} times, the limit is {limit}; last: {message}"),
+            &format!(
+                "Interrupted {count} times, interruptionLimit is {limit}: raise it, or let on-demand be bought (markets, onDemandAfter). Last: {message}"
+            ),
         );
     }
     retry_at(d);

@@ -91,7 +91,7 @@ fn disruption(pod: &PodFact, node: Option<&NodeFact>) -> Option<Disruption> {
                 add(NOTICED, format!("The cloud takes {} back.", n.name), Some(at));
             }
             if let Some(at) = n.deleting {
-                add("NodeDeleted", format!("{} is being deleted.", n.name), Some(at));
+                add("NodeDeleted", n.farewell(), Some(at));
             }
         }
     }

@@ -47,7 +47,10 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
                 plan.actions.push(Action::Adopt(name.clone()));
                 plan.status.node_name = Some(name);
             }
-            None if now >= join_by => return plan.actions.push(Action::Reclaim(NEVER_JOINED)),
+            None if now >= join_by => {
+                note(node, plan, now, condition::REGISTERED, Status::False, "NeverJoined", NEVER_JOINED_HINT);
+                return plan.actions.push(Action::Reclaim(NEVER_JOINED));
+            }
             None => {
                 let text = if world.claimants.len() > 1 {
                     "more than one Node claims this instance: none is accepted"
@@ -73,6 +76,10 @@ fn failed(shown: &Instance, recorded: &InstanceStatus, plan: &Plan) -> Option<Fa
     let said = shown.state_reason.clone().unwrap_or_default();
     useless.then(|| Failed { instance: recorded.clone(), class, said })
 }
+
+/// What to look at when an instance has not become a Node.
+const NEVER_JOINED_HINT: &str = "it did not join the cluster in time: look at its role's access to the cluster, at the pool's endpoint, \
+     certificate and cidr, at its subnet's route, and at the last lines of its console in its events";
 
 pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, instance: &InstanceStatus, name: &str) {
     let node = &world.node;
@@ -101,7 +108,10 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
             condition::INITIALIZED,
             if was { Status::True } else { Status::Unknown },
             "NoGpu",
-            &format!("the Node is Ready with {gpus} of {} GPUs: its device plugin has not answered yet", instance.gpus),
+            &format!(
+                "the Node is Ready with {gpus} of {} GPUs: its device plugin has not answered yet. Does the cluster run NVIDIA's, and does it tolerate the node's taints?",
+                instance.gpus
+            ),
         );
         if !was && now >= gpus_by {
             plan.actions.push(Action::Reclaim(NO_GPU));
