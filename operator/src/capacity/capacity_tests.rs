@@ -92,3 +92,15 @@ fn belief_is_bounded() {
         now = until;
     }
 }
+
+#[test]
+fn answers_of_one_moment_hold_a_pool_back_once() {
+    let capacity = Capacity::default();
+    let error = gpujob_provider_core::ProviderError::new(ErrorClass::Unauthorized, "no rights");
+    for _ in 0..5 {
+        capacity.block_pool("p", &error, at(100));
+    }
+    assert!(capacity.blocked("p", at(159)).is_some() && capacity.blocked("p", at(160)).is_none());
+    capacity.block_pool("p", &error, at(170));
+    assert!(capacity.blocked("p", at(289)).is_some() && capacity.blocked("p", at(290)).is_none(), "the next one in a row is twice as long");
+}

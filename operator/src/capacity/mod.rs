@@ -141,7 +141,8 @@ impl Capacity {
     pub fn block_pool(&self, pool: &str, error: &gpujob_provider_core::ProviderError, now: Timestamp) {
         let mut parts = self.lock();
         let recent = parts.blocked.get(pool).filter(|b| b.until.saturating_add(LONGEST).unwrap_or(b.until) > now);
-        let count = recent.map_or(0, |b| b.count + 1);
+        // Answers of one moment are no row: launches that were under way together are refused together.
+        let count = recent.map_or(0, |b| if b.until > now { b.count } else { b.count + 1 });
         let wait = SignedDuration::from_secs(60).saturating_mul(1 << count.min(4)).min(LONGEST);
         let until = now.saturating_add(wait).unwrap_or(now);
         let blocked = Blocked { reason: error.class.reason().to_owned(), message: error.message.clone(), until, count };

@@ -222,6 +222,13 @@ impl PodFact {
         self.over() || self.mains_ended() || (kept && self.mains.iter().all(|c| c.running.is_none()))
     }
 
+    /// When it last came further on its way to its program: it was made, its inputs were there, an init container was done.
+    #[must_use]
+    pub fn progressed(&self) -> Option<Timestamp> {
+        let ends = self.fetch.iter().chain(&self.inits).filter_map(|c| c.ended.as_ref()?.at);
+        ends.chain(self.created).max()
+    }
+
     /// How the one container of a pod that speaks to the store ended.
     #[must_use]
     pub fn end(&self) -> Option<&End> {

@@ -90,7 +90,10 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
         Action::Terminate(id) => terminate(ctx, launches, world, id),
         Action::DeleteNode(kube_node) => {
             let api = Api::<k8s_openapi::api::core::v1::Node>::all(ctx.client.clone());
-            ignore_absent(within(api.delete(kube_node, &DeleteParams::default())).await.map(|_| ()))?;
+            // Another machine may have got the address, and with it the name, since this was seen.
+            let uid = world.claimants.iter().find(|n| n.name_any() == *kube_node).and_then(|n| n.uid());
+            let preconditions = uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None });
+            ignore_absent(within(api.delete(kube_node, &DeleteParams { preconditions, ..DeleteParams::default() })).await.map(|_| ()))?;
         }
         Action::RemoveFinalizer => {
             let rest: Vec<&String> = node.finalizers().iter().filter(|f| *f != names::NODE_FINALIZER).collect();

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::checksum::Stored;
+use crate::checksum::{Stored, crc64nvme};
 use crate::spec::Integrity;
 
 pub mod clock;
@@ -135,12 +135,12 @@ pub trait ObjectStore: Send + Sync {
 
     /// As [`ObjectStore::put`], from a file. [`Class::BadDigest`] when the file has changed since its sums were taken.
     fn put_stretch(&self, key: &str, body: &Stretch<'_>) -> Result<String, StoreError> {
-        self.put(key, &body.load().map_err(|e| unread(&self.name(key), &e))?)
+        self.put(key, &loaded(&self.name(key), body)?)
     }
 
     /// As [`ObjectStore::upload_part`], from a file. [`Class::BadDigest`] when the file has changed since its sums were taken.
     fn upload_stretch(&self, key: &str, upload: &str, number: u32, body: &Stretch<'_>) -> Result<String, StoreError> {
-        self.upload_part(key, upload, number, &body.load().map_err(|e| unread(&self.name(key), &e))?)
+        self.upload_part(key, upload, number, &loaded(&self.name(key), body)?)
     }
 
     /// Number and ETag of every part that an upload has. `None`: there is no such upload, or the store cannot say; begin anew.
@@ -182,6 +182,17 @@ pub fn open(
         Scheme::S3 => Ok(Box::new(s3::S3::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
         Scheme::Gs => Ok(Box::new(gcs::Gcs::from_env(&place.bucket, env)?.checked_by(integrity, &place.key))),
     }
+}
+
+/// The bytes of a stretch, as long as they are those that its sums are of. Such a store is told another sum than ours, or none: it would
+/// take what the file has become meanwhile, and the manifest would say what it was.
+fn loaded(name: &str, body: &Stretch<'_>) -> Result<Vec<u8>, StoreError> {
+    let bytes = body.load().map_err(|e| unread(name, &e))?;
+    if crc64nvme(&bytes) != body.crc64nvme {
+        let detail = "the file that goes there has changed since it was summed".to_owned();
+        return Err(StoreError { class: Class::BadDigest, request: format!("PUT {name}"), status: 0, code: String::new(), detail });
+    }
+    Ok(bytes)
 }
 
 /// A file that cannot be read while it is sent.
@@ -227,5 +238,23 @@ pub fn read(store: &dyn ObjectStore, key: &str, limit: usize) -> Result<Option<(
             ..e
         }),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    #[test]
+    fn a_file_that_has_changed_since_it_was_summed_is_not_loaded() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 10_000]).unwrap();
+        let stretch = Stretch::read(&file, 0, 10_000).unwrap().unwrap();
+        assert_eq!(loaded("b/k", &stretch).unwrap(), [7; 10_000]);
+        (&file).rewind().unwrap();
+        (&file).write_all(b"8").unwrap();
+        assert_eq!(loaded("b/k", &stretch).unwrap_err().class, Class::BadDigest);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gpujob_transfer::plan::PART;
@@ -100,6 +102,59 @@ fn include_and_exclude_say_what_is_delivered() {
 fn worker_of(supervisor: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
+}
+
+/// Maps files and writes to a page of each, which changes their times; told to, writes there again, which in memory does not.
+const MAPS: &str = "
+import mmap, sys
+files = [open(name, 'r+b') for name in sys.argv[1:]]
+maps = [mmap.mmap(file.fileno(), 0) for file in files]
+for m in maps: m[500] = m[500]
+print('mapped', flush=True)
+sys.stdin.readline()
+for m in maps: m[500:504] = b'MAIN'
+print('written', flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn what_was_written_through_a_map_after_it_was_staged_is_what_is_delivered() {
+    let bucket = weed().bucket("mapped");
+    let mut job = Attempt::new("mapped", 1, &bucket);
+    job.env.insert("GPUJOB_REST_MS", "300".into());
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    job.spec["results"]["path"] = memory.path().display().to_string().into();
+    let mut want = BTreeMap::new();
+    for (name, size) in [("small", 1000), ("medium", 1 << 20), ("large", 2 * PART as usize + 5)] {
+        let bytes = noise(size, size as u64);
+        fs::write(memory.path().join(name), &bytes).unwrap();
+        want.insert(format!("out/{name}"), bytes);
+    }
+    let paths: Vec<_> = want.keys().map(|name| memory.path().join(name.trim_start_matches("out/"))).collect();
+    let mut main = Command::new("python3");
+    let mut main = main.args(["-c", MAPS]).args(&paths).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut tell, mut said) = (main.stdin.take().unwrap(), BufReader::new(main.stdout.take().unwrap()).lines());
+    assert_eq!(said.next().unwrap().unwrap(), "mapped");
+    assert_eq!(job.run(&["fetch"]).says(), (0, "Done"));
+    let sidecar = job.start(&["stage"]);
+    sidecar.says("staged 3 files");
+    let times = || paths.iter().map(|path| fs::metadata(path).unwrap().modified().unwrap()).collect::<Vec<_>>();
+    let before = times();
+    tell.write_all(b"\n").unwrap();
+    assert_eq!(said.next().unwrap().unwrap(), "written");
+    assert_eq!(times(), before, "this test is of files whose times do not change");
+    want.values_mut().for_each(|bytes| bytes[500..504].copy_from_slice(b"MAIN"));
+    drop(tell);
+    assert!(main.wait().unwrap().success());
+    sidecar.signal(Signal::TERM);
+    let sealed = sidecar.end();
+    assert_eq!(sealed.says(), (0, "Sealed"), "{}", sealed.log);
+    let committed = job.commit();
+    assert_eq!(committed.says(), (0, "Committed"), "{}", committed.log);
+    for (name, bytes) in &visible(&bucket) {
+        assert!(want[name] == *bytes, "{name} is not what the program left");
+    }
+    assert_eq!(visible(&bucket).len(), 3);
 }
 
 #[test]

@@ -139,8 +139,9 @@ fn with_pod(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact) {
             d.status.start_time.get_or_insert(Time(since));
         }
         Seen::Hung { reason, message } => {
-            let created = pod.created.unwrap_or(d.now);
-            if reason == "InvalidImageName" || d.due(created, HUNG_FOR) {
+            let there = a.node.as_ref().and_then(|n| d.world.node(n)).and_then(|n| n.initialized);
+            let since = pod.progressed().max(there).unwrap_or(d.now);
+            if reason == "InvalidImageName" || d.due(since, HUNG_FOR) {
                 return ending::fail(d, &reason, &message);
             }
             d.why = message;

@@ -23,7 +23,9 @@ pub(super) fn end_attempt(d: &mut Draft<'_>, outcome: Outcome, reason: &str, mes
     let closed = open.clone();
     account(d, &closed);
     while d.status.attempts.len() > KEPT {
-        let Some(i) = d.status.attempts.iter().position(|a| a.outcome == Some(Outcome::Interrupted)) else { break };
+        // Never the one that has just ended: its number would be used again, and its pod be met as the new one's.
+        let earlier = &d.status.attempts[..d.status.attempts.len() - 1];
+        let Some(i) = earlier.iter().position(|a| a.outcome == Some(Outcome::Interrupted)) else { break };
         d.status.attempts.remove(i);
     }
 }

@@ -59,7 +59,9 @@ pub(super) fn look(pod: &PodFact, node: Option<&NodeFact>) -> Seen {
     if let Some((reason, message, _)) = disruption {
         return Seen::Interrupted { reason, message };
     }
-    if let Some((name, end)) = pod.inits.iter().find_map(|c| c.ended.as_ref().filter(|e| e.code != 0).map(|e| (&c.name, e))) {
+    // Once a main container has started, an init container that has ended badly is a sidecar of the user's, which its kubelet starts again.
+    let started = pod.mains.iter().any(|c| c.running.is_some() || c.ended.is_some());
+    if !started && let Some((name, end)) = pod.inits.iter().find_map(|c| c.ended.as_ref().filter(|e| e.code != 0).map(|e| (&c.name, e))) {
         return Seen::Exited(of(name, end));
     }
     if pod.phase == "Failed" || pod.phase == "Succeeded" {

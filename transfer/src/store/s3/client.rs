@@ -9,7 +9,7 @@ use super::framing::Framing;
 use super::listing::{self, AND};
 use super::{Answer, Call, EMPTY, S3, integrity, lifecycle, xml};
 use crate::spec::Integrity;
-use crate::store::unread;
+use crate::store::loaded;
 use crate::store::wire::Try;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError, Stretch};
 
@@ -35,7 +35,7 @@ impl S3 {
     /// Sends a stretch of a file.
     fn write_stretch(&self, key: &str, query: &[(&str, &str)], body: &Stretch<'_>) -> Result<String, StoreError> {
         let Some(header) = integrity::header_of(self.kind()?, body) else {
-            let bytes = body.load().map_err(|e| unread(&self.url(key), &e))?;
+            let bytes = loaded(&self.url(key), body)?;
             return self.write(key, query, &bytes, None);
         };
         let call = Call { method: "PUT", key, query, headers: vec![header], body: Payload::Stretch(body) };

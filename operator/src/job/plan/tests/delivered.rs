@@ -8,6 +8,7 @@ use crate::job::pod::storage::Task;
 use gpujob_crds::conditions::job as types;
 use gpujob_crds::job_status::Outcome;
 use gpujob_transfer::receipt::{Ended, Outcome as Answer, Role as Mover, reason};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateWaiting};
 
 #[test]
 fn from_reservation_to_delivered_results() {
@@ -225,7 +226,6 @@ fn a_commit_that_may_pass_is_tried_again_and_a_lost_one_runs_again() {
 
 #[test]
 fn an_image_that_never_comes_is_given_up() {
-    use k8s_openapi::api::core::v1::{ContainerState, ContainerStateWaiting};
     let mut c = Cluster::new(|_| {});
     c.reserve("gn-1", 1);
     c.settle();
@@ -237,4 +237,32 @@ fn an_image_that_never_comes_is_given_up() {
     assert!(c.message().contains("no such tag"));
     c.wait(300);
     assert_eq!(c.condition(types::SUCCEEDED), "False ImagePullBackOff");
+}
+
+#[test]
+fn a_sidecar_of_the_users_that_ends_badly_is_no_failure_of_the_program() {
+    let mut c = Cluster::running(|s| s.backoff_limit = Some(0));
+    let now = c.now;
+    c.state(Role::Attempt, 1, "prepare", ended(1, now, ""));
+    c.settle();
+    assert_eq!((c.attempt(1).exit_code, c.attempt(1).outcome, c.status().failures), (None, None, None));
+}
+
+/// The pod is made before the GPUs are there and the inputs fetched: all of that is no waiting for an image.
+#[test]
+fn an_image_that_is_missed_late_is_borne_as_long_as_one_that_is_missed_early() {
+    let mut c = Cluster::new(|_| {});
+    c.reserve("gn-1", 1);
+    c.settle();
+    c.join("gn-1");
+    c.settle();
+    c.wait(900);
+    let now = c.now;
+    c.state(Role::Attempt, 1, FETCH, ended(0, now, ""));
+    let waiting = ContainerStateWaiting { reason: Some("ErrImagePull".into()), message: Some("429".into()) };
+    c.state(Role::Attempt, 1, "main", ContainerState { waiting: Some(waiting), ..ContainerState::default() });
+    c.wait(299);
+    assert_eq!(c.attempt(1).outcome, None);
+    c.wait(1);
+    assert_eq!(c.condition(types::SUCCEEDED), "False ErrImagePull");
 }

@@ -5,7 +5,7 @@ use crate::job::facts::{FETCH, Role, STAGE};
 use crate::job::next::{Next, next};
 use crate::job::plan::Action;
 use gpujob_crds::conditions::job as types;
-use gpujob_crds::job_status::Outcome;
+use gpujob_crds::job_status::{Attempt, Outcome};
 use gpujob_transfer::receipt::{Ended, Outcome as Answer, Role as Mover, reason};
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -253,4 +253,19 @@ fn a_place_that_somebody_else_has_is_none() {
     c.settle();
     // Nothing was bought for it: it never was an attempt.
     assert!(c.status().attempts.is_empty() && !c.has(Role::Attempt), "{:?}", c.status().attempts);
+}
+
+/// Its number must not be used again: its pod would be met as the next one's, and be interrupted again.
+#[test]
+fn an_interruption_after_as_many_failures_as_are_kept_stays_on_record() {
+    let mut c = Cluster::running(|s| s.backoff_limit = Some(100));
+    let open = c.attempt(1);
+    let failure = |number| Attempt { number, outcome: Some(Outcome::Failed), ..open.clone() };
+    let status = c.job.status.as_mut().unwrap();
+    status.attempts = (-31..=0).map(failure).chain([open.clone()]).collect();
+    c.now = at(20);
+    evicted(&mut c);
+    c.settle();
+    let last = c.status().attempts.last().cloned().unwrap();
+    assert_eq!((last.number, last.outcome, c.status().interruptions), (1, Some(Outcome::Interrupted), Some(1)));
 }
