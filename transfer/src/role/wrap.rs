@@ -48,10 +48,9 @@ const SEAL: Duration = Duration::from_secs(30);
 
 /// Fetches, runs, delivers. Returns the receipt of the last role, and the exit code.
 pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
-    let answer = |role: Role, result: Result<Receipt, Fault>| context.finished(result.unwrap_or_else(|fault| fault.receipt(role)));
     let mut signals = match listen() {
         Ok(signals) => signals,
-        Err(fault) => return with_its_code(answer(Role::Fetch, Err(fault))),
+        Err(fault) => return with_its_code(answer(context, Role::Fetch, Err(fault))),
     };
     // Until the command runs there is nothing to be told to but this process.
     let alone = signals.1;
@@ -60,7 +59,7 @@ pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
         say(&format!("the command has ended before this process began: exit code {code}; it is not run again"));
         return deliver_again(context, code, &mut signals.0);
     }
-    let fetched = answer(Role::Fetch, fetch::run(context));
+    let fetched = answer(context, Role::Fetch, fetch::run(context));
     alone.store(false, Ordering::SeqCst);
     match fetched.outcome {
         Outcome::AlreadyCommitted => return (fetched, EXIT_OK),
@@ -69,19 +68,18 @@ pub fn run(context: &Context, command: &[OsString]) -> (Receipt, i32) {
     }
     let stage = match Stage::start(context, false) {
         Ok(stage) => stage,
-        Err(fault) => return with_its_code(answer(Role::Stage, Err(fault))),
+        Err(fault) => return with_its_code(answer(context, Role::Stage, Err(fault))),
     };
     let code = main(command, &mut signals.0);
     note_end(context, code);
     say(&format!("the command has ended: exit code {code}"));
     if code == 0 {
-        let staged = stage.end(context, &mut signals.0);
-        return with_its_code(if is_sealed(&staged) { answer(Role::Commit, succeeded(context, SEAL)) } else { staged });
+        return commit_sealed(context, stage.end(context, &mut signals.0));
     }
     // First: nothing of it can be delivered then, and the stage need not upload what is left.
-    drop(answer(Role::Discard, discard::run(context, false, false)));
+    drop(answer(context, Role::Discard, discard::run(context, false, false)));
     stage.end(context, &mut signals.0);
-    (answer(Role::Discard, discard::run(context, false, false)), code)
+    (answer(context, Role::Discard, discard::run(context, false, false)), code)
 }
 
 /// Commits the results of a command that succeeded.
@@ -90,26 +88,31 @@ fn succeeded(context: &Context, wait: Duration) -> Result<Receipt, Fault> {
     commit::run(context, &Order { verdict, log: None, wait })
 }
 
-fn is_sealed(staged: &Receipt) -> bool {
-    matches!(staged.outcome, Outcome::Sealed | Outcome::Done)
+/// The same, once the stage has sealed them; else the stage's own answer is this process's.
+fn commit_sealed(context: &Context, staged: Receipt) -> (Receipt, i32) {
+    let sealed = matches!(staged.outcome, Outcome::Sealed | Outcome::Done);
+    with_its_code(if sealed { answer(context, Role::Commit, succeeded(context, SEAL)) } else { staged })
+}
+
+/// A role's receipt, told as the role itself would tell it.
+fn answer(context: &Context, role: Role, result: Result<Receipt, Fault>) -> Receipt {
+    context.finished(result.unwrap_or_else(|fault| fault.receipt(role)))
 }
 
 /// The delivery of a process that died in it.
 fn deliver_again(context: &Context, code: i32, signals: &mut Signals) -> (Receipt, i32) {
-    let answer = |role: Role, result: Result<Receipt, Fault>| context.finished(result.unwrap_or_else(|fault| fault.receipt(role)));
     if code != 0 {
-        return (answer(Role::Discard, discard::run(context, false, false)), code);
+        return (answer(context, Role::Discard, discard::run(context, false, false)), code);
     }
     // It may have been sealed, or even begun to commit: then the stage has nothing more to say.
     match succeeded(context, Duration::ZERO) {
         Err(fault) if fault.reason == reason::NOT_SEALED => {}
-        done => return with_its_code(answer(Role::Commit, done)),
+        done => return with_its_code(answer(context, Role::Commit, done)),
     }
-    let staged = match Stage::start(context, true) {
-        Ok(stage) => stage.wait(signals),
-        Err(fault) => return with_its_code(answer(Role::Stage, Err(fault))),
-    };
-    with_its_code(if is_sealed(&staged) { answer(Role::Commit, succeeded(context, SEAL)) } else { staged })
+    match Stage::start(context, true) {
+        Ok(stage) => commit_sealed(context, stage.wait(signals)),
+        Err(fault) => with_its_code(answer(context, Role::Stage, Err(fault))),
+    }
 }
 
 /// Where it is noted how the command of this very attempt ended.

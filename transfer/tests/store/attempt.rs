@@ -135,6 +135,11 @@ impl Running {
         kill_process(pid(self.child.id()), signal).unwrap();
     }
 
+    /// The child of a supervisor, once there is one.
+    pub(crate) fn worker(&self) -> Option<u32> {
+        children(self.child.id()).first().copied()
+    }
+
     /// What it has said so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -163,6 +168,12 @@ impl Running {
 
 pub(crate) fn pid(id: u32) -> Pid {
     Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+}
+
+/// The children of a process.
+pub(crate) fn children(of: u32) -> Vec<u32> {
+    let listed = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
 /// Every object of a bucket below a prefix.

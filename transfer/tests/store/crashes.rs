@@ -1,7 +1,6 @@
 //! kill -9 at every request, and what is found afterwards.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use gpujob_transfer::epoch::{Epoch, State};
@@ -113,12 +112,6 @@ fn two_commits_at_once_are_one() {
     assert_eq!(state(&bucket), State::Committed);
 }
 
-/// The supervisor's child.
-fn worker_of(supervisor: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
-}
-
 #[test]
 fn a_staging_worker_that_is_killed_is_started_again_and_seals() {
     let bucket = weed().bucket("worker");
@@ -140,7 +133,7 @@ fn a_staging_worker_that_is_killed_is_started_again_and_seals() {
         let began = Instant::now();
         loop {
             assert!(began.elapsed() < Duration::from_secs(20), "no new worker");
-            match worker_of(sidecar.child.id()) {
+            match sidecar.worker() {
                 Some(worker) if worker != last => {
                     kill_process(pid(worker), Signal::KILL).unwrap();
                     return worker;

@@ -98,12 +98,6 @@ fn include_and_exclude_say_what_is_delivered() {
     assert_eq!(refused.says(), (2, "InvalidSpec"), "{}", refused.log);
 }
 
-/// The supervisor's child.
-fn worker_of(supervisor: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
-}
-
 /// Maps files and writes to a page of each, which changes their times; told to, writes there again, which in memory does not.
 const MAPS: &str = "
 import mmap, sys
@@ -184,10 +178,10 @@ fn what_rests_is_staged_while_main_runs_and_not_again_by_a_restarted_worker() {
     want.insert("out/d1/ü 1".into(), b"X".to_vec());
     want.insert("out/late".into(), b"late".to_vec());
     want.remove("out/d2/ü 2");
-    let worker = worker_of(sidecar.child.id()).expect("a worker");
+    let worker = sidecar.worker().expect("a worker");
     kill_process(pid(worker), Signal::KILL).unwrap();
     let began = Instant::now();
-    while worker_of(sidecar.child.id()).is_none_or(|now| now == worker) {
+    while sidecar.worker().is_none_or(|now| now == worker) {
         assert!(began.elapsed() < Duration::from_secs(20), "no new worker");
         std::thread::sleep(Duration::from_millis(5));
     }

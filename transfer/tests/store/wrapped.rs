@@ -6,7 +6,7 @@ use gpujob_transfer::store::ObjectStore;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::attempt::{Attempt, Ended, objects, visible};
+use crate::attempt::{Attempt, Ended, children, objects, visible};
 use crate::weed::weed;
 
 fn attempt(uid: &str, number: u32, bucket: &str) -> Attempt {
@@ -109,12 +109,6 @@ fn a_command_that_is_over_at_once_is_delivered_all_the_same() {
         assert_eq!(ended.says(), (0, "Committed"), "{}", ended.log);
         assert_eq!(visible(&bucket)["out/left.txt"], number.to_string().as_bytes());
     }
-}
-
-/// The children of a process.
-fn children(of: u32) -> Vec<u32> {
-    let listed = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
-    listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// A container that is restarted in the middle of the delivery: every process of it is gone, its folders are not.

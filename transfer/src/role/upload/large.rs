@@ -7,14 +7,14 @@ use super::super::Fault;
 use super::super::resume::{Begun, Part, Upload};
 use super::super::sweep::Journal;
 use super::super::walk::{Found, unreadable};
-use super::reading::same;
+use super::reading::{same, was_changed};
 use super::{Once, Stager, serial};
 use crate::checksum::{crc64nvme_join, crc64nvme_text, hex, nonce, sha256};
 use crate::crew;
 use crate::plan::{FileSum, Item, Staged, Strong, part_size};
 use crate::progress::{say, size};
 use crate::stamp::Stamp;
-use crate::store::{Class, Stretch};
+use crate::store::Stretch;
 
 impl Stager<'_> {
     /// Sends a file's parts, by so many threads.
@@ -36,7 +36,7 @@ impl Stager<'_> {
                 self.go_on()?;
                 let number = number(offset, size);
                 let etag = match store.upload_stretch(&key, &upload_id, number, &stretch) {
-                    Err(e) if e.class == Class::BadDigest && !(same(found, about) && stretch.holds().unwrap_or(false)) => return Ok(None),
+                    Err(e) if was_changed(&e, found, about, &stretch) => return Ok(None),
                     other => other?,
                 };
                 self.meter.add(0, stretch.length);
@@ -71,7 +71,8 @@ impl Stager<'_> {
     fn upload(&self, found: &Found, wanted: Begun) -> Result<Upload, Fault> {
         let store = &self.to.store;
         // Where times say nothing of a change, parts that were sent before may be of another file than the rest of it.
-        if let Some(upload) = if self.recheck { None } else { Upload::resume(self.state, &**store, &wanted)? } {
+        let begun = if self.recheck { None } else { Upload::resume(self.state, &**store, &wanted)? };
+        if let Some(upload) = begun {
             let (done, whole) = (size(upload.bytes()), size(found.size));
             say(&format!("{}: {done} of {whole} are there from the worker before", found.name));
             self.meter.add(0, upload.bytes());

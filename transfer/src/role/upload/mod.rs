@@ -11,7 +11,7 @@ use crate::crew;
 use crate::plan::{FileSum, Item, PART, Skipped, Staged, Strong};
 use crate::progress::Meter;
 use crate::stamp::Stamp;
-use crate::store::{Class, Stretch};
+use crate::store::Stretch;
 
 use super::destination::Destination;
 use super::ledger::{Entry, Ledger};
@@ -23,7 +23,7 @@ mod large;
 mod reading;
 mod small;
 
-use reading::{changing, open, same};
+use reading::{changing, open, same, was_changed};
 
 /// How many packs, files or parts at a time, to a store that answers at once.
 const THREADS: usize = 4;
@@ -153,7 +153,7 @@ impl Stager<'_> {
         let Some(stretch) = read.filter(|_| same(found, about)) else { return Ok(Once::Changed) };
         let key = format!("{}o/{:08}", self.base, serial());
         match self.to.store.put_stretch(&self.to.key(&key), &stretch) {
-            Err(e) if e.class == Class::BadDigest && !(same(found, about) && stretch.holds().unwrap_or(false)) => return Ok(Once::Changed),
+            Err(e) if was_changed(&e, found, about, &stretch) => return Ok(Once::Changed),
             other => other?,
         };
         self.meter.add(0, about.len());

@@ -8,6 +8,7 @@ use super::super::Fault;
 use super::super::walk::{Found, unreadable};
 use crate::receipt::reason;
 use crate::stamp::Stamp;
+use crate::store::{Class, StoreError, Stretch};
 
 /// The file and what it is now; none when it was deleted. `written`: somebody may write to it through a memory map. A page that is dirty
 /// takes more writes without any trace in the file's times, so it is written back first: the next write then leaves one.
@@ -26,6 +27,11 @@ pub(super) fn open(found: &Found, written: bool) -> Result<Option<(File, Metadat
 /// Whether the file at the path is still what was read.
 pub(super) fn same(found: &Found, before: &Metadata) -> bool {
     fs::metadata(&found.path).is_ok_and(|now| Stamp::of(&now) == Stamp::of(before))
+}
+
+/// Whether a store refused this stretch of the file because it was written to meanwhile. Where its times do not tell, its bytes do.
+pub(super) fn was_changed(refused: &StoreError, found: &Found, before: &Metadata, stretch: &Stretch<'_>) -> bool {
+    refused.class == Class::BadDigest && !(same(found, before) && stretch.holds().unwrap_or(false))
 }
 
 /// Up to `length` bytes at an offset; shorter at the end of the file.

@@ -1,7 +1,6 @@
 //! What must hold at a destination, whoever did what: untouched, or exactly the winner's files.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 use gpujob_transfer::epoch::{Epoch, State};
@@ -11,7 +10,7 @@ use gpujob_transfer::store::{ObjectStore, read};
 use serde_json::json;
 
 use super::Dice;
-use crate::attempt::{Attempt, noise, objects};
+use crate::attempt::{Attempt, children, noise, objects};
 use crate::weed::weed;
 
 /// One story's destination and what its attempts leave there.
@@ -160,8 +159,5 @@ impl Place {
 
 /// The processes of a sidecar: the supervisor, and its worker once there is one.
 pub(crate) fn processes(supervisor: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap_or_default();
-    let mut all = vec![supervisor];
-    all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
-    all
+    [vec![supervisor], children(supervisor)].concat()
 }
