@@ -13,7 +13,6 @@ use gpujob_crds::GpuPool;
 use gpujob_crds::conditions::{find, is_true, pool::READY};
 use kube::Api;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,8 +20,6 @@ use tokio::process::Command;
 
 /// The Secret with the operator's AWS keys.
 const CREDENTIALS: &str = "gpujob-aws";
-/// The certificate authorities that this machine trusts, for images that speak TLS.
-const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The IAM user that the operator is, held to the policy that ships.
 pub const USER: &str = "gpujob-operator";
 
@@ -74,17 +71,11 @@ pub async fn build(paths: &Paths) -> Result<()> {
 /// # Errors
 /// A binary is missing or buildah fails.
 pub async fn push(paths: &Paths) -> Result<Images> {
-    let static_image = async |name: &str, program: &str| {
-        let context = tempfile::tempdir()?;
-        let built = binaries(paths)?.join(program);
-        // Debug sections are four fifths of a binary, and the registry and every node would carry them.
-        let stripped = context.path().join(program);
-        command::run("strip", ["--strip-debug".as_ref(), "-o".as_ref(), stripped.as_os_str(), built.as_os_str()]).await?;
-        fs::copy(AUTHORITIES, context.path().join("ca-certificates.crt")).context("Debian's package ca-certificates")?;
-        let containerfile = paths.repository.join("images").join(name).join("Containerfile");
-        // Tagged by content: the chart rolls a changed operator out, and leaves an unchanged one alone.
-        let tag = format!("{:x}", Sha256::digest(fs::read(&stripped)?));
-        images::push_with(paths, context.path(), &containerfile, &format!("gpujob/{name}:{}", &tag[..16])).await
+    let (programs, folder) = (binaries(paths)?, paths.repository.join("images"));
+    // Tagged by content: the chart rolls a changed operator out, and leaves an unchanged one alone.
+    let program = async |name: &str| {
+        let program = programs.join(format!("gpujob-{name}"));
+        images::Registry::lab(paths).push_program(&folder, name, &program, None).await
     };
     let sample = async {
         let context = tempfile::tempdir()?;
@@ -96,8 +87,7 @@ pub async fn push(paths: &Paths) -> Result<Images> {
         // The name that `image: cuda-sample` stands for: nodes of the lab ask our registry first for such short names.
         images::push(paths, context.path(), "library/cuda-sample").await
     };
-    let (operator, transfer, cuda_sample) =
-        tokio::try_join!(static_image("operator", "gpujob-operator"), static_image("transfer", "gpujob-transfer"), sample)?;
+    let (operator, transfer, cuda_sample) = tokio::try_join!(program("operator"), program("transfer"), sample)?;
     Ok(Images { operator, transfer, cuda_sample })
 }
 

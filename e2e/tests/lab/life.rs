@@ -16,7 +16,7 @@ use tokio::process::Command;
 const QUICK: Duration = Duration::from_secs(10);
 
 /// The lab's own program, which cargo builds for this test.
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_gpujob-lab"))
 }
 

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         case(&session, "the_readmes_helm_line_installs_the_chart", readme::install_line),
         case(&session, "the_operators_keys_can_end_only_its_own_instances", cloud::operators_keys),
         case(&session, "the_operators_account_reads_no_secrets", cloud::operators_rights),
+        case(&session, "images_go_to_a_registry_of_ones_own", readme::images),
         case(&session, "a_second_up_is_quick_and_changes_nothing", life::second_up),
         case(&session, "env_lets_any_client_work", life::environment),
         case(&session, "push_builds_and_pushes", life::push),

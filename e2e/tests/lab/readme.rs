@@ -1,9 +1,10 @@
 //! What the README tells people to type is typed somewhere in these tests.
 
+use crate::life::program;
 use crate::session::Given;
 use anyhow::{Context, Result, ensure};
-use gpujob_e2e::command;
-use gpujob_e2e::host::Paths;
+use gpujob_e2e::host::{Paths, REGISTRY};
+use gpujob_e2e::{command, http};
 use std::fs;
 use tokio::process::Command;
 
@@ -68,6 +69,26 @@ pub(crate) async fn install_line(given: Given) -> Result<()> {
     helm.envs(given.lab.environment());
     let said = command::output(helm).await?;
     ensure!(said.contains("10.77.0.1:5000/readme"), "the chart does not use image.repository");
+    Ok(())
+}
+
+/// The images of "A real cluster", in a registry that is anybody's, and the options that are printed for the chart.
+pub(crate) async fn images(_: Given) -> Result<()> {
+    let mut publish = program();
+    publish.args(["images", &format!("{REGISTRY}/team"), "--tag", "mine", "--insecure"]);
+    let said = command::output(publish).await?;
+    let options = said.lines().last().unwrap_or_default();
+    for (option, name) in [("image", "operator"), ("transferImage", "transfer")] {
+        let wanted = format!("--set {option}.repository={REGISTRY}/team/gpujob/{name} --set {option}.tag=mine");
+        ensure!(options.contains(&wanted), "{said}");
+        let manifest = format!("http://{REGISTRY}/v2/team/gpujob/{name}/tags/list");
+        let tags = http::get_json(&manifest).await?;
+        ensure!(tags["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == "mine")), "{tags}");
+    }
+    let mut wrong = program();
+    wrong.args(["images", "https://registry.example/team"]);
+    let error = command::output(wrong).await.err().context("an address is no registry")?.to_string();
+    ensure!(error.contains("registry.example/team"), "{error}");
     Ok(())
 }
 
