@@ -13,7 +13,7 @@ use gpujob_provider_core::{ProviderError, Rendering, Scope};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -77,12 +77,15 @@ impl Scheduler {
         let world = observe(ctx, &mut self.memory, now);
         let mut plan = if world.pending.is_empty() { Plan::default() } else { plan(&world, now) };
         let groups = by_node(std::mem::take(&mut plan.actions));
+        // Whose place is not on record. One that somebody else's write came before is planned anew when the cache shows that write.
+        let mut without: BTreeSet<usize> = groups.iter().flatten().flat_map(|action| action.jobs().to_vec()).collect();
         let mut failed = false;
         let mut done = futures::stream::iter(groups.into_iter().map(|group| act_in_turn(ctx, &world, group))).buffer_unordered(WRITES);
         while let Some(results) = done.next().await {
             for (action, result) in results {
                 match result {
                     Ok(node) => {
+                        without.retain(|job| !action.jobs().contains(job));
                         self.memory.own.insert(node.name_any(), (Arc::new(node), now));
                     }
                     Err(error) => {
@@ -104,7 +107,7 @@ impl Scheduler {
             }
         }
         drop(done);
-        teller.tell(&world, &plan, now);
+        teller.tell(&world, &plan, &without, now);
         let wake = plan.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(10));
         self.failures = if failed { (self.failures + 1).min(7) } else { 0 };
         let retry = failed.then(|| Duration::from_millis(125 << self.failures));

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 /// Writes of one namespace at a time.
 pub(super) const EACH: usize = 8;
+/// Writes at a time in all. Those of thirty namespaces whose webhooks hang leave room for the others'.
+const MOST: usize = 32 * EACH;
 /// The longest wait after failures in a row; the first is 1 s.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -63,6 +65,9 @@ impl<T> Outbox<T> {
             if let Some((namespace, _)) = self.sayings.get(&uid) {
                 self.lanes.entry(namespace.clone()).or_default().push_back(uid);
             }
+        }
+        if self.writing.len() >= MOST {
+            return None;
         }
         let busy = |namespace: &String| self.writing.values().filter(|of| *of == namespace).count() >= EACH;
         let namespace = self.lanes.keys().find(|namespace| !busy(namespace))?.clone();
@@ -123,6 +128,16 @@ mod tests {
         assert_eq!(taken.len(), EACH + 1);
         assert_eq!(taken.last(), Some(&("b".to_owned(), 7)));
         outbox.done("0", 0, Told::Over, now);
+        assert_eq!(all(&mut outbox, now).len(), 1);
+    }
+
+    #[test]
+    fn many_namespaces_do_not_write_all_at_once() {
+        let (mut outbox, now) = (Outbox::default(), Instant::now());
+        (0..MOST + 5).for_each(|n| outbox.put(&format!("ns-{n}"), n.to_string(), 0));
+        let taken = all(&mut outbox, now);
+        assert_eq!(taken.len(), MOST);
+        outbox.done(&taken[0].0, 0, Told::Over, now);
         assert_eq!(all(&mut outbox, now).len(), 1);
     }
 

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -43,13 +44,13 @@ impl Teller {
     }
 
     /// Says why each job waits, that those which got a reservation do not, and that those which no longer ask wait for nothing:
-    /// only where that changes something.
-    pub(super) fn tell(&self, world: &World, plan: &Plan, now: Timestamp) {
+    /// only where that changes something. `without`: those for whom a reservation was planned and could not be written.
+    pub(super) fn tell(&self, world: &World, plan: &Plan, without: &BTreeSet<usize>, now: Timestamp) {
         let reserved = Arc::new(Why::new("Reserved", "a node is reserved".into()));
         let over = Arc::new(Why::new("NotWaiting", "the job asks for no node".into()));
-        let asking = world.jobs.iter().enumerate().map(|(n, job)| match plan.waiting.get(&n) {
-            Some(why) => (job, Status::False, why),
-            None => (job, Status::True, &reserved),
+        let asking = world.jobs.iter().enumerate().filter_map(|(n, job)| match plan.waiting.get(&n) {
+            Some(why) => Some((job, Status::False, why)),
+            None => (!without.contains(&n)).then_some((job, Status::True, &reserved)),
         });
         let silent = world.silent.iter().map(|job| (job, Status::False, &over));
         let sayings: Vec<Saying> = asking
@@ -181,8 +182,8 @@ mod tests {
         let world = World { jobs, ..World::default() };
         let said = |namespace: &str, name: &str| s.api.get(&path(namespace, name))["status"]["conditions"].is_array();
         // Every pass says again what is not on record.
-        teller.tell(&world, &plan, s.ctx.clock.now());
-        teller.tell(&world, &plan, s.ctx.clock.now());
+        teller.tell(&world, &plan, &BTreeSet::new(), s.ctx.clock.now());
+        teller.tell(&world, &plan, &BTreeSet::new(), s.ctx.clock.now());
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(said("well", "j"), "it waits for nobody");
         tokio::time::sleep(Duration::from_secs(300)).await;
