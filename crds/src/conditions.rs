@@ -41,6 +41,8 @@ pub mod node {
     pub const REGISTERED: &str = "Registered";
     /// The Node is Ready and offers the GPUs that were bought.
     pub const INITIALIZED: &str = "Initialized";
+    /// What comes before it is of use, in this order.
+    pub const STEPS: [&str; 3] = [LAUNCHED, REGISTERED, INITIALIZED];
     /// All of the above, and no end in sight: pods may run here.
     pub const READY: &str = "Ready";
     /// The cloud says that the instance is gone.

@@ -35,6 +35,9 @@ pub async fn reconcile(name: &str, ctx: &Arc<Ctx>, launches: &Arc<Launches>) -> 
     if let Some(wait) = ctx.outdated.wait(node.as_ref()) {
         return Ok(Some(wait));
     }
+    if node.metadata.deletion_timestamp.is_some() {
+        launches.give_up(&node);
+    }
     let now = ctx.clock.now();
     let world = observe(ctx, node, launches, now);
     let plan = plan(&world, now);
@@ -86,7 +89,7 @@ async fn act(ctx: &Arc<Ctx>, launches: &Arc<Launches>, world: &NodeWorld, action
             }
         }
         Action::Blame(failed) => blame(ctx, node, failed),
-        Action::Cordon(kube_node) => cordon(ctx, kube_node).await?,
+        Action::Cordon(kube_node) => cordon(ctx, world, kube_node).await?,
         Action::Terminate(id) => terminate(ctx, launches, world, id),
         Action::DeleteNode(kube_node) => {
             let api = Api::<k8s_openapi::api::core::v1::Node>::all(ctx.client.clone());
@@ -187,10 +190,12 @@ async fn adopt(ctx: &Ctx, world: &NodeWorld, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Nothing new is put on a Node that is being taken back. Safe to repeat; a Node that is gone needs none.
-async fn cordon(ctx: &Ctx, name: &str) -> Result<(), Error> {
+/// Nothing new is put on a Node that is being taken back. Safe to repeat; a Node that is gone needs none, and one of another UID is
+/// another machine's.
+async fn cordon(ctx: &Ctx, world: &NodeWorld, name: &str) -> Result<(), Error> {
+    let Some(uid) = world.claimants.iter().find(|n| n.name_any() == name).and_then(|n| n.uid()) else { return Ok(()) };
     let api = Api::<k8s_openapi::api::core::v1::Node>::all(ctx.client.clone());
-    let patch = json!({"spec": {"unschedulable": true}});
+    let patch = json!({"metadata": {"uid": uid}, "spec": {"unschedulable": true}});
     ignore_absent(within(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await.map(|_| ()))?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::send::Launches;
 use crate::context::Ctx;
 use gpujob_crds::GpuNode;
+use gpujob_crds::node::InstanceStatus;
 use gpujob_crds::pool::GpuPoolSpec;
 use gpujob_provider_core::{Instance, Scope};
 use jiff::Timestamp;
@@ -32,6 +33,8 @@ pub(super) struct NodeWorld {
     pub(super) absent_jobs: Vec<String>,
     /// What the last send of the launch came to, when it was no success.
     pub(super) launch: Option<LaunchAnswer>,
+    /// What this process's launch of this intent has brought.
+    pub(super) brought: Option<InstanceStatus>,
     /// A launch of this intent is on the wire.
     pub(super) launching: bool,
     /// None was ever sent.
@@ -81,6 +84,7 @@ pub(super) fn observe(ctx: &Ctx, node: Arc<GpuNode>, launches: &Launches, now: T
         asked: seen.as_ref().map(|s| s.asked),
         claimants,
         absent_jobs,
+        brought: launches.brought(&node),
         never_sent: launches.never_sent(&node),
         launch,
         launching,

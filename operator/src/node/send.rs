@@ -1,18 +1,17 @@
 //! Launches: the recorded request, sent by a task of its own, and what this process knows of its answers.
 
 use super::observe::{LaunchAnswer, scope};
-use crate::context::{Ctx, within};
+use crate::context::Ctx;
 use crate::throttle::jitter;
 use gpujob_crds::node::InstanceStatus;
 use gpujob_crds::{GpuNode, conditions};
 use gpujob_provider_core::{ErrorClass, LaunchCall, Refusal};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::ObjectRef;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 /// How often what a launch names may be missing, half a minute in all: after that it will not come, and a GpuNode with the pool's settings
 /// of today is better.
@@ -28,8 +27,13 @@ struct Known {
     /// The GpuNode's name: when that is gone, this is forgotten.
     name: String,
     on_the_wire: bool,
+    /// Its GpuNode is being deleted: what waits for its turn leaves the queue.
+    given_up: CancellationToken,
     /// It succeeded then: for a while its record may not have reached the cache.
     launched: Option<Timestamp>,
+    /// What it brought. The plan puts it on record, with all else that follows from it in the same write. If the process dies before
+    /// that, the listing (by UID tag) or a replay of the launch brings it again.
+    instance: Option<InstanceStatus>,
     tries: u32,
     /// How many of them found something missing that the request names.
     not_found: u32,
@@ -56,10 +60,22 @@ impl Launches {
         (sent.answer.clone(), sent.on_the_wire || settling)
     }
 
+    /// What a launch of this intent has brought.
+    pub(super) fn brought(&self, node: &GpuNode) -> Option<InstanceStatus> {
+        self.lock().get(node.metadata.uid.as_deref().unwrap_or_default())?.instance.clone()
+    }
+
     /// Whether it is certain that no launch of this intent was ever sent.
     pub(super) fn never_sent(&self, node: &GpuNode) -> bool {
         let known = self.lock();
         node.metadata.uid.as_ref().and_then(|uid| known.get(uid)).is_some_and(|sent| sent.never && !sent.on_the_wire)
+    }
+
+    /// This GpuNode is being deleted: a launch of it that still waits for its turn is not sent, and delays no other.
+    pub(super) fn give_up(&self, node: &GpuNode) {
+        if let Some(sent) = node.metadata.uid.as_ref().and_then(|uid| self.lock().get(uid).map(|sent| sent.given_up.clone())) {
+            sent.cancel();
+        }
     }
 
     /// Forgets a GpuNode that is gone.
@@ -95,7 +111,7 @@ impl Launches {
     /// Sends the recorded request in a task of its own: a provider that hangs delays this node alone.
     pub(super) fn send(self: &Arc<Self>, ctx: &Arc<Ctx>, node: &Arc<GpuNode>) {
         let uid = node.uid().unwrap_or_default();
-        {
+        let given_up = {
             let mut known = self.lock();
             let sent = known.entry(uid.clone()).or_default();
             sent.name = node.name_any();
@@ -108,16 +124,20 @@ impl Launches {
             // have sent, and been obeyed: what is refused now proves nothing then.
             let said = node.status.as_ref().is_some_and(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED).is_some());
             sent.unsure |= sent.tries == 1 && said;
-        }
+            sent.given_up.clone()
+        };
         let (ctx, launches, node) = (ctx.clone(), self.clone(), node.clone());
         tokio::spawn(async move {
-            let answer = launch(&ctx, &node).await;
+            let answer = launch(&ctx, &node, &given_up).await;
             let now = ctx.clock.now();
             let mut known = launches.lock();
             let Some(sent) = known.get_mut(&uid) else { return }; // the GpuNode is gone: what was bought, the sweep ends
             sent.on_the_wire = false;
             let answer = match answer {
-                Ok(Sent::Launched) => Ok(()),
+                Ok(Sent::Launched(instance)) => {
+                    sent.instance = Some(*instance);
+                    Ok(())
+                }
                 Err(error) => Err(error),
                 Ok(Sent::Not) => {
                     sent.tries -= 1;
@@ -182,7 +202,7 @@ fn every_offer(node: &GpuNode, class: &ErrorClass) -> Vec<Refusal> {
 
 /// What became of a launch.
 enum Sent {
-    Launched,
+    Launched(Box<InstanceStatus>),
     /// It was no longer wanted when its turn came.
     Not,
 }
@@ -190,11 +210,11 @@ enum Sent {
 /// Whether the launch is still wanted: it may have waited for its turn for minutes.
 fn wanted(ctx: &Ctx, node: &GpuNode) -> bool {
     let there = ctx.stores.nodes.get(&ObjectRef::from_obj(node));
-    let stays = there.is_some_and(|n| n.uid() == node.uid() && n.metadata.deletion_timestamp.is_none());
-    stays && ctx.leader.is_leader() && !ctx.leader.is_draining()
+    let asked = |n: &GpuNode| n.uid() == node.uid() && n.metadata.deletion_timestamp.is_none() && !n.reservations().is_empty();
+    there.is_some_and(|n| asked(&n)) && ctx.leader.is_leader() && !ctx.leader.is_draining()
 }
 
-async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<Sent, gpujob_provider_core::ProviderError> {
+async fn launch(ctx: &Ctx, node: &GpuNode, given_up: &CancellationToken) -> Result<Sent, gpujob_provider_core::ProviderError> {
     let call = LaunchCall {
         request: node.spec.launch.request.clone(),
         cluster: ctx.settings.cluster.clone(),
@@ -203,8 +223,8 @@ async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<Sent, gpujob_provider_core:
         ordinal: node.spec.launch.ordinal,
     };
     let provider = ctx.clouds.machines(&scope(node)).await?;
-    provider.turn(&call.node).await;
-    if !wanted(ctx, node) {
+    let turn = given_up.run_until_cancelled(provider.turn(&call.node)).await;
+    if turn.is_none() || !wanted(ctx, node) {
         tracing::info!(node = call.node, "not launched: it is not wanted any more");
         return Ok(Sent::Not);
     }
@@ -227,16 +247,5 @@ async fn launch(ctx: &Ctx, node: &GpuNode) -> Result<Sent, gpujob_provider_core:
         provider_id: more.map(|i| i.provider_id.clone()),
         launch_time: more.and_then(|i| i.launch_time).map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
     };
-    record_instance(ctx, node, &instance).await;
-    Ok(Sent::Launched)
-}
-
-/// Records the instance. If this write is lost, the listing (by UID tag) or a replay of the launch brings it again.
-async fn record_instance(ctx: &Ctx, node: &GpuNode, instance: &InstanceStatus) {
-    let patch = json!({"metadata": {"uid": node.uid()}, "status": {"instance": instance}});
-    let api = Api::<GpuNode>::all(ctx.client.clone());
-    match within(api.patch_status(&node.name_any(), &PatchParams::default(), &Patch::Merge(&patch))).await {
-        Ok(_) => {}
-        Err(error) => tracing::warn!(node = node.name_any(), id = instance.id, %error, "recording the instance; the listing will"),
-    }
+    Ok(Sent::Launched(Box::new(instance)))
 }

@@ -128,7 +128,7 @@ fn held(nodes: &[Arc<GpuNode>]) -> BTreeMap<&str, Option<i32>> {
     for node in nodes {
         let status = node.status.as_ref();
         let ending = node.metadata.deletion_timestamp.is_some() || status.is_some_and(|s| s.interrupted.is_some());
-        let used = status.is_some_and(|s| conditions::is_true(&s.conditions, conditions::node::REGISTERED));
+        let used = status.is_some_and(|s| s.node_name.is_some());
         for r in node.reservations() {
             let entry = held.entry(r.job_uid.as_str());
             if !ending {

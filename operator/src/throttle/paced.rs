@@ -28,6 +28,8 @@ pub(super) struct Paced {
     provider: String,
     metrics: Arc<Metrics>,
     buckets: [Mutex<Bucket>; 4],
+    /// The queue of launches. Only its head takes a token: who leaves it has taken none, and those behind move up.
+    launches: tokio::sync::Mutex<()>,
 }
 
 impl Paced {
@@ -35,7 +37,7 @@ impl Paced {
         let now = Instant::now();
         let Rates { describe, launch, terminate, change } = inner.rates();
         let buckets = [describe, launch, terminate, change].map(|rate| Mutex::new(Bucket::new(rate, now)));
-        Paced { inner, provider: scope.provider.clone(), metrics, buckets }
+        Paced { inner, provider: scope.provider.clone(), metrics, buckets, launches: tokio::sync::Mutex::default() }
     }
 
     fn bucket<T>(&self, kind: Kind, with: impl FnOnce(&mut Bucket) -> T) -> T {
@@ -116,6 +118,7 @@ impl MachineProvider for Paced {
     }
 
     async fn turn(&self, node: &str) {
+        let _head = self.launches.lock().await;
         self.wait(Kind::Launch, node).await;
     }
 

@@ -45,6 +45,26 @@ async fn launches_are_paced_in_their_own_scope_and_delay_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn launches_that_are_given_up_delay_nobody() {
+    let scripted = Arc::new(Scripted::default());
+    let clouds = clouds(&scripted);
+    let here = clouds.machines(&scope("here")).await.expect("ready");
+    let Rate { each, burst } = Rates::default().launch;
+    let deleted: Vec<_> = (0..burst + 1000)
+        .map(|n| {
+            let here = here.clone();
+            tokio::spawn(async move { here.turn(&format!("gn-{n}")).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let start = Instant::now();
+    deleted.iter().for_each(|turn| turn.abort());
+    let _ = send(&*here, "wanted").await;
+    // The head of the queue had its token already.
+    assert!(start.elapsed() < 3 * each, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_complaint_slows_calls_down_and_every_silent_call_ends() {
     let scripted = Arc::new(Scripted::default());
     let clouds = clouds(&scripted);

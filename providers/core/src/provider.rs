@@ -62,7 +62,7 @@ pub trait MachineProvider: Send + Sync {
     fn render(&self, rendering: &Rendering<'_>) -> Result<serde_json::Value, ProviderError>;
 
     /// Waits until a launch may be sent: whoever paces calls has them wait here, so that the caller can look again whether it is still
-    /// wanted. To be called before every [`MachineProvider::launch`].
+    /// wanted. To be called before every [`MachineProvider::launch`]. Who stops waiting (drops the future) delays nobody behind it.
     async fn turn(&self, _node: &str) {}
 
     /// Sends a recorded request. Replays answer with the original instance.

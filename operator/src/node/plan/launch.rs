@@ -10,6 +10,13 @@ use jiff::{SignedDuration, Timestamp};
 pub(super) fn launch(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
     let node = &world.node;
     let created = node.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+    if !matches!(world.launch, Some(LaunchAnswer { definite: true, .. })) {
+        // Nobody may want it any more: what still waits for its turn is not sent then, and what was sent the listings show.
+        super::live::idle(world, plan, now);
+        if plan.status.idle_since.is_some() {
+            return;
+        }
+    }
     if world.launching {
         return;
     }

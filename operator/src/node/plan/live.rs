@@ -1,6 +1,6 @@
 //! An instance that was bought: does it join, have its GPUs, and have work?
 
-use super::proof::{allocatable, is_ready, proved, ready_since};
+use super::proof::{allocatable, is_ready, proved, ready_since, unready_since};
 use super::{
     ABSENCE, Action, Failed, NEVER_JOINED, NO_GPU, NODE_GONE, NOT_READY_DEADLINE, Plan, SILENT, UNWANTED, later, note, transition,
 };
@@ -63,8 +63,7 @@ pub(super) fn live(world: &NodeWorld, plan: &mut Plan, now: Timestamp) {
         }
     }
     if let Some(name) = plan.status.node_name.clone() {
-        note(node, plan, now, condition::REGISTERED, Status::True, "Joined", &format!("Node {name} is {}", instance.id));
-        initialized(world, plan, now, &instance, &name);
+        joined(world, plan, now, &instance, &name);
     }
     idle(world, plan, now);
 }
@@ -81,12 +80,17 @@ fn failed(shown: &Instance, recorded: &InstanceStatus, plan: &Plan) -> Option<Fa
 const NEVER_JOINED_HINT: &str = "it did not join the cluster in time: look at its role's access to the cluster, at the pool's endpoint, \
      certificate and cidr, at its subnet's route, and at the last lines of its console in its events";
 
-pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, instance: &InstanceStatus, name: &str) {
+/// The Node of the instance is known: is it there, and of use?
+fn joined(world: &NodeWorld, plan: &mut Plan, now: Timestamp, instance: &InstanceStatus, name: &str) {
     let node = &world.node;
     let Some(kube_node) = world.claimants.iter().find(|n| n.name_any() == *name) else {
+        // Of its own, so that its transition says since when: a Node may be deleted while its GPUs were still waited for.
+        note(node, plan, now, condition::REGISTERED, Status::Unknown, "NodeMissing", "the Node object is not there");
         note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeMissing", "the Node object is not there");
-        return not_ready(plan, now, NODE_GONE, "its Node was deleted");
+        let since = transition(&plan.status, condition::REGISTERED, now);
+        return borne(plan, now, since, NODE_GONE, "its Node was deleted");
     };
+    note(node, plan, now, condition::REGISTERED, Status::True, "Joined", &format!("Node {name} is {}", instance.id));
     if !kube_node.labels().contains_key(names::NODE_LABEL) {
         // Recorded, but the label write was lost.
         plan.actions.push(Action::Adopt(name.to_owned()));
@@ -94,7 +98,9 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
     let gpus = allocatable(kube_node, &node.spec.resource_name);
     if !is_ready(kube_node) {
         note(node, plan, now, condition::INITIALIZED, Status::Unknown, "NodeNotReady", "waiting for the kubelet to be Ready");
-        not_ready(plan, now, NOT_READY_DEADLINE, SILENT);
+        // A kubelet that was Ready before its GPUs came and then fell silent has the same time as any other.
+        let since = transition(&plan.status, condition::REGISTERED, now).max(transition(&plan.status, condition::INITIALIZED, now));
+        borne(plan, now, unready_since(kube_node).map_or(since, |at| at.max(since)), NOT_READY_DEADLINE, SILENT);
     } else if gpus < instance.gpus {
         // A kubelet that comes back has its plugins register again: the deadline runs from its latest start.
         let registered = transition(&plan.status, condition::REGISTERED, now);
@@ -124,8 +130,8 @@ pub(super) fn initialized(world: &NodeWorld, plan: &mut Plan, now: Timestamp, in
 }
 
 /// A Node that was accepted and does not work costs money all the same: borne for a while, then given back.
-fn not_ready(plan: &mut Plan, now: Timestamp, borne: SignedDuration, why: &'static str) {
-    let end = later(transition(&plan.status, condition::INITIALIZED, now), borne);
+fn borne(plan: &mut Plan, now: Timestamp, since: Timestamp, limit: SignedDuration, why: &'static str) {
+    let end = later(since, limit);
     if now >= end {
         plan.actions.push(Action::Reclaim(why));
     } else {

@@ -113,10 +113,14 @@ pub(in crate::node) fn plan(world: &NodeWorld, now: Timestamp) -> Plan {
     plan
 }
 
-/// Takes over what the cloud shows for this intent: after a crash between the launch and its record this finds the instance.
+/// Takes over what the launch has brought, or what the cloud shows for this intent: after a crash between the launch and its record
+/// that finds the instance.
 fn adopt_instance(world: &NodeWorld, plan: &mut Plan) {
     let spec = &world.node.spec;
     let ordinal = spec.launch.ordinal.to_string();
+    if plan.status.instance.is_none() {
+        plan.status.instance.clone_from(&world.brought);
+    }
     let found = match &plan.status.instance {
         Some(recorded) => world.instances.iter().find(|i| i.id == recorded.id),
         None => world.instances.iter().find(|i| i.state < InstanceState::Terminating && i.tags.get(names::LAUNCH_TAG) == Some(&ordinal)),
@@ -155,10 +159,9 @@ fn note(node: &GpuNode, plan: &mut Plan, now: Timestamp, type_: &'static str, st
 }
 
 fn set_ready(node: &GpuNode, plan: &mut Plan, now: Timestamp, ending: Option<&str>) {
-    let steps = [condition::LAUNCHED, condition::REGISTERED, condition::INITIALIZED];
     let (status, reason, message) = match ending {
         Some(reason) => (Status::False, reason.to_owned(), "the instance is being given back".to_owned()),
-        None => match steps.iter().find(|s| !conditions::is_true(&plan.status.conditions, s)) {
+        None => match condition::STEPS.iter().find(|s| !conditions::is_true(&plan.status.conditions, s)) {
             None => (Status::True, "Ready".to_owned(), "pods may run here".to_owned()),
             Some(step) => {
                 let why = conditions::find(&plan.status.conditions, step);
@@ -174,5 +177,4 @@ fn set_ready(node: &GpuNode, plan: &mut Plan, now: Timestamp, ending: Option<&st
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

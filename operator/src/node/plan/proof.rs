@@ -26,6 +26,15 @@ pub(super) fn allocatable(node: &Node, resource: &str) -> i32 {
 
 /// Since when the kubelet has reported that it is Ready, if it does.
 pub(super) fn ready_since(node: &Node) -> Option<jiff::Timestamp> {
+    ready_for(node, |status| status == "True")
+}
+
+/// Since when it has reported that it is not, or nobody has heard of it.
+pub(super) fn unready_since(node: &Node) -> Option<jiff::Timestamp> {
+    ready_for(node, |status| status != "True")
+}
+
+fn ready_for(node: &Node, status: impl Fn(&str) -> bool) -> Option<jiff::Timestamp> {
     let mut conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.find(|c| c.type_ == "Ready" && c.status == "True").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0)
+    conditions.find(|c| c.type_ == "Ready" && status(&c.status)).and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0)
 }
