@@ -83,6 +83,18 @@ impl ApiError {
         }
     }
 
+    /// What the server said, for people: its own words alone where there are any.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            ApiError::Kube(error) => match error.as_ref() {
+                kube::Error::Api(status) => status.message.clone(),
+                other => other.to_string(),
+            },
+            ApiError::Timeout => self.to_string(),
+        }
+    }
+
     /// Somebody else wrote first: look again. 409 is also the answer to a POST of something that exists.
     #[must_use]
     pub fn is_conflict(&self) -> bool {

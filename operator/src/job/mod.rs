@@ -29,5 +29,5 @@ pub mod plan;
 pub mod pod;
 
 pub use act::{Error, reconcile};
-pub use next::{MISFIT, Next, UNSCHEDULABLE, next};
+pub use next::{MISFIT, NOT_STARTED, Next, UNSCHEDULABLE, next};
 pub use observe::last_ended;

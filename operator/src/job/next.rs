@@ -31,6 +31,10 @@ pub const NOTICED: &str = "SpotInterruption";
 pub const MISFIT: &str = "Misfit";
 /// Why an attempt ended whose pod its node did not take for another reason: only that node is not tried again for this job.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
+/// Why an attempt ended whose pod its node took and could not start: only that node is not tried again for this job.
+pub const NOT_STARTED: &str = "PodNotStarted";
+/// Why an attempt ended whose pod the API server would not take, be it for a full quota or a webhook.
+pub const NOT_MADE: &str = "PodNotMade";
 /// Seconds after which an attempt that is taken back has been worth its place: the next begins at once.
 const WORTHWHILE: i64 = 600;
 
@@ -81,7 +85,8 @@ pub fn unsettled(job: &GpuJob, status: &GpuJobStatus) -> bool {
     job.spec.results.is_some() && last.is_some_and(|a| a.outcome.is_some() && a.pod_uid.is_some() && a.storage.is_none())
 }
 
-/// When the next attempt may begin: 10 s after a bad end, doubled with each in a row, at most 6 min. After a notice at once:
+/// When the next attempt may begin: 10 s after a bad end, doubled with each in a row, at most 6 min, and 6 min after one whose pod
+/// could not be made. After a notice at once:
 /// the old node still runs while the new one is bought. Only places that are taken back again and again, each within minutes,
 /// are not bought without a pause.
 #[must_use]
@@ -96,7 +101,9 @@ pub fn not_before(status: &GpuJobStatus) -> Option<Timestamp> {
         true => status.attempts.iter().rev().take_while(|a| short_lived(a)).count().checked_sub(1).filter(|n| *n > 0)?,
         false => status.attempts.iter().rev().take_while(|a| a.outcome == Some(outcome)).count(),
     };
-    let seconds = (FIRST << (row - 1).min(6)).min(LONGEST);
+    // Who gives room in a quota is a person, and until then a node would be paid for.
+    let refused = last.reason.as_deref() == Some(NOT_MADE);
+    let seconds = if refused { LONGEST } else { (FIRST << (row - 1).min(6)).min(LONGEST) };
     last.end_time.as_ref()?.0.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 

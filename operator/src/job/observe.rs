@@ -22,6 +22,8 @@ pub struct JobWorld {
     pub gone: Vec<String>,
     /// GpuJob is being drained: a job that holds nothing keeps no finalizer, for nobody may be there to take it away.
     pub draining: bool,
+    /// Why the pod that this very look was to make could not be made, in the API server's words.
+    pub not_made: Option<String>,
 }
 
 /// Gathers the world of a job. `None`: the cache does not hold it (any more).
@@ -64,7 +66,7 @@ impl JobWorld {
             .filter_map(|p| PodFact::of(p))
             .collect();
         pods.sort_by(|a, b| (a.attempt, a.role, &a.name).cmp(&(b.attempt, b.role, &b.name)));
-        Self { job, nodes, pods, gone: vec![], draining: false }
+        Self { job, nodes, pods, gone: vec![], draining: false, not_made: None }
     }
 
     /// The job's UID.

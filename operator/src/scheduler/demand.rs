@@ -1,7 +1,7 @@
 //! What one GpuJob asks of the scheduler: which attempt may start when, and what it needs.
 
 use super::ladder::{Ladder, ladder};
-use crate::job::{MISFIT, Next, UNSCHEDULABLE, last_ended, next};
+use crate::job::{MISFIT, NOT_STARTED, Next, UNSCHEDULABLE, last_ended, next};
 use gpujob_crds::job_status::Attempt;
 use gpujob_crds::{GpuJob, Market, Price};
 use gpujob_provider_core::Demand;
@@ -119,7 +119,7 @@ fn wants(job: &GpuJob) -> Wants {
 fn misfits(job: &GpuJob) -> Vec<(Option<String>, Option<String>)> {
     let tried = |a: &Attempt| match a.reason.as_deref() {
         Some(MISFIT) => Some((a.node.clone(), a.offer.as_ref().map(|o| o.instance_type.clone()))),
-        Some(UNSCHEDULABLE) => Some((a.node.clone(), None)),
+        Some(UNSCHEDULABLE | NOT_STARTED) => Some((a.node.clone(), None)),
         _ => None,
     };
     job.status.iter().flat_map(|s| &s.attempts).filter_map(tried).collect()

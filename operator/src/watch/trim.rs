@@ -38,7 +38,8 @@ pub(super) fn trim_pod(pod: &mut Pod) {
     if let Some(spec) = pod.spec.as_mut() {
         spec.volumes = None;
         for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-            *container = Container { name: std::mem::take(&mut container.name), ..Default::default() };
+            let restart_policy = container.restart_policy.take();
+            *container = Container { name: std::mem::take(&mut container.name), restart_policy, ..Default::default() };
         }
     }
 }

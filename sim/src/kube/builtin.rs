@@ -18,6 +18,12 @@ pub(crate) fn created(state: &State, resource: &Resource, object: &mut Value) ->
             object["status"] = json!({"phase": "Active"});
             Ok(())
         }
+        "resourcequotas" => {
+            // Its controller's part: until the limits are in its status, nothing is held to them.
+            let used = pods_of(state, object["metadata"]["namespace"].as_str().unwrap_or_default());
+            object["status"] = json!({"hard": object["spec"]["hard"], "used": {"pods": used.to_string()}});
+            Ok(())
+        }
         "secrets" => {
             // `stringData` is for writing: it is kept as bytes.
             if let Some(text) = object.as_object_mut().and_then(|o| o.shift_remove("stringData")) {
@@ -81,7 +87,29 @@ fn pod(state: &State, resource: &Resource, object: &mut Value) -> Result<(), Ref
         return Err(Refusal::invalid(resource, &name, &causes));
     }
     object["status"] = json!({"phase": "Pending", "qosClass": quality(&object["spec"])});
+    quota(state, resource, &namespace, &name)
+}
+
+/// The last word in admission: whether the namespace has room for one more pod. No other limit is looked at.
+fn quota(state: &State, pods: &Resource, namespace: &str, name: &str) -> Result<(), Refusal> {
+    let used = pods_of(state, namespace);
+    let quotas = named("resourcequotas").expect("quotas are served");
+    for ((_, quota), stored) in state.of(quotas).iter().filter(|((of, _), _)| of == namespace) {
+        let hard = &stored.value["status"]["hard"]["pods"];
+        let limit = hard.as_str().and_then(|n| n.parse::<usize>().ok()).unwrap_or(usize::MAX);
+        if used >= limit {
+            let why = format!("exceeded quota: {quota}, requested: pods=1, used: pods={used}, limited: pods={limit}");
+            return Err(Refusal::forbidden(pods, name, &why));
+        }
+    }
     Ok(())
+}
+
+/// How many pods of a namespace count: those that have not ended.
+fn pods_of(state: &State, namespace: &str) -> usize {
+    let pods = state.of(named("pods").expect("pods are served"));
+    let over = |phase: &Value| matches!(phase.as_str(), Some("Succeeded" | "Failed"));
+    pods.iter().filter(|((of, _), pod)| of == namespace && !over(&pod.value["status"]["phase"])).count()
 }
 
 fn contain(container: &mut Value) {

@@ -3,7 +3,7 @@
 use super::schema::Schema;
 use gpujob_crds::{GpuJob, GpuNode, GpuPool};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -71,13 +71,14 @@ fn typed<K: Serialize + DeserializeOwned>(value: Value) -> Result<Value, serde_j
 }
 
 static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
-    let rows: [(&str, &str, &str, &str, bool, bool, Typed); 8] = [
+    let rows: [(&str, &str, &str, &str, bool, bool, Typed); 9] = [
         ("", "v1", "namespaces", "Namespace", false, true, typed::<Namespace>),
         ("", "v1", "nodes", "Node", false, true, typed::<Node>),
         ("", "v1", "pods", "Pod", true, true, typed::<Pod>),
         ("", "v1", "secrets", "Secret", true, false, typed::<Secret>),
         ("", "v1", "configmaps", "ConfigMap", true, false, typed::<ConfigMap>),
         ("", "v1", "serviceaccounts", "ServiceAccount", true, false, typed::<ServiceAccount>),
+        ("", "v1", "resourcequotas", "ResourceQuota", true, true, typed::<ResourceQuota>),
         ("coordination.k8s.io", "v1", "leases", "Lease", true, false, typed::<Lease>),
         ("events.k8s.io", "v1", "events", "Event", true, false, typed::<Event>),
     ];

@@ -1,6 +1,7 @@
 //! All scenarios. The first ten are the ones that are run with a crash after every single write.
 
 use super::by_cloud::{created_but_failed, forgotten_end, rebalanced, template_gone};
+use super::by_cluster::{quota_full, unprepared, without_volumes};
 use super::by_hand::{abandoned, abandoned_long_ago, exits_zero_unseen, last_moment, replaced};
 use super::late::{late, late_committing, late_sealing};
 use super::objects::{job, job_without_results, namespace, pool};
@@ -56,7 +57,7 @@ pub(super) fn running(job: &'static str, later: Duration) -> When {
     When::Runs { job, nth: 1, later }
 }
 
-fn machine(n: usize, machine: Machine) -> Script {
+pub(super) fn machine(n: usize, machine: Machine) -> Script {
     Script { machines: BTreeMap::from([(n, machine)]), ..Script::default() }
 }
 
@@ -99,6 +100,9 @@ pub fn all() -> Vec<Scenario> {
         created_but_failed(),
         template_gone(),
         rebalanced(),
+        quota_full(),
+        unprepared(),
+        without_volumes(),
     ]
 }
 

@@ -2,6 +2,7 @@
 //! the same scenario runs without faults, with a crash after each write, and under random schedules.
 
 mod by_cloud;
+mod by_cluster;
 mod by_hand;
 pub mod catalog;
 mod expect;
@@ -71,6 +72,7 @@ pub(crate) fn resource(kind: &str) -> ApiResource {
         "GpuPool" => ApiResource::erase::<gpujob_crds::GpuPool>(&()),
         "GpuNode" => ApiResource::erase::<gpujob_crds::GpuNode>(&()),
         "Node" => ApiResource::erase::<k8s_openapi::api::core::v1::Node>(&()),
+        "ResourceQuota" => ApiResource::erase::<k8s_openapi::api::core::v1::ResourceQuota>(&()),
         "Pod" => ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&()),
         _ => ApiResource::erase::<k8s_openapi::api::core::v1::Namespace>(&()),
     }

@@ -16,6 +16,18 @@ pub fn namespace() -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
 }
 
+/// The name of [`quota`].
+pub const QUOTA: &str = "team";
+
+/// Room for so many pods in the namespace of the jobs.
+#[must_use]
+pub fn quota(pods: u32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": QUOTA, "namespace": NAMESPACE},
+        "spec": {"hard": {"pods": pods.to_string()}},
+    })
+}
+
 /// A pool that buys these types, in spot and on-demand, and gives an empty node back after two minutes.
 #[must_use]
 pub fn pool(types: &[&str], markets: &[&str]) -> Value {

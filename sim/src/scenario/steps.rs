@@ -1,6 +1,6 @@
 //! What happens on the way: when, and what. A [`Stage`] is where it happens.
 
-use super::objects::{NAMESPACE, POOL};
+use super::objects::{NAMESPACE, POOL, QUOTA};
 use super::resource;
 use crate::cloud::FakeCloud;
 use crate::world::World;
@@ -43,6 +43,8 @@ pub enum Act {
     Replace(&'static str),
     /// The pool is deleted.
     DeletePool,
+    /// The namespace's quota is deleted.
+    DeleteQuota,
     /// The namespace of all jobs is deleted.
     DeleteNamespace,
     /// The GpuNode under this job is deleted by hand.
@@ -130,6 +132,7 @@ impl Stage {
                 }
             }
             Act::DeletePool => self.delete("GpuPool", None, POOL).await,
+            Act::DeleteQuota => self.delete("ResourceQuota", Some(NAMESPACE), QUOTA).await,
             Act::DeleteNamespace => self.delete("Namespace", None, NAMESPACE).await,
             Act::DeleteGpuNode(job) => {
                 if let Some(node) = self.gpu_node(job).await {

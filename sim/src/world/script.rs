@@ -55,6 +55,8 @@ pub struct Machine {
     pub never_joins: bool,
     /// Its device plugin never answers: Ready without GPUs.
     pub no_gpu: bool,
+    /// Its kubelet can give no pod its volumes: none comes further than that.
+    pub no_volumes: bool,
     /// So long after its boot, its kubelet loses the API server for so long. Containers go on.
     pub silent: Option<(Duration, Duration)>,
     /// Somebody else registers a Node with this machine's providerID, under this name, just before it joins itself.

@@ -174,4 +174,7 @@ lives! {
     created_but_failed = "created-but-failed",
     template_gone = "template-gone",
     rebalanced = "rebalanced",
+    quota_full = "quota-full",
+    unprepared = "unprepared",
+    without_volumes = "without-volumes",
 }

@@ -52,7 +52,7 @@ async fn create(ctx: &Ctx, world: &JobWorld, pod: Pod) -> Result<(), Error> {
         return Err(Error::Refused { reason: "PodRejected", message });
     }
     if !error.is_conflict() {
-        return Err(during("making a pod")(error));
+        return Err(Error::NotMade(error));
     }
     // Names are deterministic: a pod of that name is ours from an earlier pass, or a stranger that is in the way.
     let there = within(api.get_opt(&pod.name_any())).await.map_err(during("reading a pod"))?;

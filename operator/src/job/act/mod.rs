@@ -35,6 +35,9 @@ pub enum Error {
         /// The answer.
         source: ApiError,
     },
+    /// A pod could not be made for a reason that may pass, such as a full quota: it is tried again, and people are told.
+    #[error("making a pod: {0}")]
+    NotMade(ApiError),
     /// The job cannot be run as it is: it ends with this reason, there is nothing to retry.
     #[error("{reason}: {message}")]
     Refused {
@@ -85,6 +88,14 @@ pub async fn reconcile(job: &ObjectRef<GpuJob>, ctx: &Ctx) -> Result<Option<Dura
                 Err(Error::Api { source, .. }) if source.is_conflict() => return Ok(Some(AFTER_CONFLICT)),
                 other => other?,
             }
+        }
+        Err(Error::NotMade(why)) => {
+            world.not_made = Some(why.words());
+            match write_status(ctx, &world, &plan::plan(&world, now)).await {
+                Err(Error::Api { source, .. }) if source.is_conflict() => return Ok(Some(AFTER_CONFLICT)),
+                other => other?,
+            }
+            return Err(Error::NotMade(why));
         }
         Err(error) => return Err(error),
     }
@@ -138,9 +149,10 @@ async fn missing(ctx: &Ctx, world: &mut JobWorld) -> Result<(), Error> {
 }
 
 async fn perform(ctx: &Ctx, world: &JobWorld, plan: &Plan) -> Result<(), Error> {
-    // What the pod needs is on record before it is planned. That it is being made is said with its UID a moment later, or at once if it
-    // cannot be made: one write less of every attempt.
-    let held_back = plan.actions.iter().any(|a| matches!(a, Action::CreateAttemptPod(_))) && only_words(&world.recorded(), &plan.status);
+    // What the pod needs is on record before it is planned. That it is being made is said with its UID a moment later, and why it
+    // cannot be made by the caller: one write less of every attempt, and none to and fro while it is refused.
+    let made = |a: &Action| matches!(a, Action::CreateAttemptPod(_) | Action::CreateStoragePod { .. });
+    let held_back = plan.actions.iter().any(made) && only_words(&world.recorded(), &plan.status);
     if !held_back {
         write_status(ctx, world, plan).await?;
     }

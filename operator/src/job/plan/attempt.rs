@@ -2,9 +2,9 @@
 
 use super::draft::Draft;
 use super::outcome::{Exit, Seen, look};
-use super::{Action, abandoned, delivery, ending, preflight};
+use super::{Action, abandoned, delivery, ending, preflight, starting};
 use crate::job::facts::{PodFact, Role};
-use crate::job::next::{MISFIT, NOTICED, UNSCHEDULABLE};
+use crate::job::next::{NOT_MADE, NOTICED};
 use gpujob_crds::job_status::{Attempt, Outcome};
 use gpujob_crds::names;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -12,12 +12,10 @@ use kube::ResourceExt;
 
 /// `disruption` of an attempt that we stop because the job's time is up: what it left is committed as Failed.
 pub(super) const DEADLINE: &str = "DeadlineExceeded";
-/// Seconds that a pod may wait for an image or a setting before the job is given up: the node is paid for meanwhile.
-const HUNG_FOR: i64 = 300;
 /// Seconds that a recorded end may wait for its pod: no longer than a notice.
 const HANDOVER: i64 = 120;
-/// Seconds that a pod may be refused by its own node, GPUs and all being there.
-const REFUSED_FOR: i64 = 120;
+/// Seconds that the API server may refuse an attempt's pod, its node being there.
+const UNMADE: i64 = 300;
 
 /// One step of the open attempt.
 pub(super) fn run(d: &mut Draft<'_>) {
@@ -70,16 +68,24 @@ fn without_pod(d: &mut Draft<'_>, a: &Attempt) {
     };
     // Both on record first: the finalizer holds the job, the attempt says whose pod it is.
     let recorded = held(d) && crate::job::observe::open(&d.recorded).is_some_and(|r| r.number == a.number && r.node == a.node);
-    if !node.registered {
+    let Some(registered) = node.registered else {
         d.why =
             if node.message.is_empty() { format!("{} is being launched.", node.name) } else { format!("{}: {}", node.name, node.message) };
         return preflight::run(d, a, recorded);
-    }
+    };
     if let Some(pod) = predecessor(d, a) {
         d.why = format!("{} has joined; it waits for pod {} of the attempt before to end.", node.name, pod.name);
         return;
     }
     d.why = format!("{} has joined; the pod is being made.", node.name);
+    let since = a.assigned_time.as_ref().map_or(registered, |t| t.0.max(registered));
+    let world = d.world;
+    if let Some(words) = &world.not_made
+        && d.due(since, UNMADE)
+    {
+        let message = format!("The API server has not taken its pod for {} min: {words}", UNMADE / 60);
+        return ending::interrupt(d, NOT_MADE, &message);
+    }
     if recorded {
         let target = d.target(a);
         d.act(Action::CreateAttemptPod(target));
@@ -138,35 +144,9 @@ fn with_pod(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact) {
             }
             d.status.start_time.get_or_insert(Time(since));
         }
-        Seen::Hung { reason, message } => {
-            let there = a.node.as_ref().and_then(|n| d.world.node(n)).and_then(|n| n.initialized);
-            let since = pod.progressed().max(there).unwrap_or(d.now);
-            if reason == "InvalidImageName" || d.due(since, HUNG_FOR) {
-                return ending::fail(d, &reason, &message);
-            }
-            d.why = message;
-        }
-        Seen::Starting(message) => starting(d, a, pod, message),
+        Seen::Hung { reason, message } => starting::hung(d, a, pod, &reason, message),
+        Seen::Starting(message) => starting::run(d, a, pod, message),
     }
-}
-
-fn starting(d: &mut Draft<'_>, a: &Attempt, pod: &PodFact, message: String) {
-    let there = a.node.as_ref().and_then(|n| d.world.node(n)).and_then(|n| n.initialized);
-    if let (Some(words), Some(there)) = (&pod.unschedulable, there) {
-        let since = pod.created.map_or(there, |c| c.max(there));
-        if d.due(since, REFUSED_FOR) {
-            return ending::interrupt(d, if too_small(words) { MISFIT } else { UNSCHEDULABLE }, &message);
-        }
-    }
-    d.why = message;
-}
-
-/// Whether the kube-scheduler refuses the node for its size, which every other of the type has too. All else is about this one node:
-/// a taint, a pressure, a device plugin that does not answer. Other nodes' sizes are never among the words: the pod may only go to its
-/// own, and that is looked at first.
-fn too_small(words: &str) -> bool {
-    let sizes = ["Insufficient cpu", "Insufficient memory", "Insufficient ephemeral-storage", "Too many pods"];
-    sizes.iter().any(|size| words.contains(size))
 }
 
 /// Ends the program with its whole grace, so that the sidecar can still seal what is there.

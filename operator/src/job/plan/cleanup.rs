@@ -53,11 +53,11 @@ fn keep(d: &mut Draft<'_>, node: &NodeFact, r: &Reservation) -> bool {
     if over(d, r.attempt) {
         let pod = d.world.pod(r.attempt, Role::Attempt);
         let end = d.recorded.attempts.iter().find(|a| a.number == r.attempt).and_then(|a| a.end_time.as_ref()).map(|t| t.0);
-        // The GPUs are not free while the program still runs. A node that is being taken back is held until the sidecar has ended
-        // too: its GPUs are nobody's any more, and given back it would take the last checkpoint with it. But a pod that never
+        // The GPUs are not free while the program still runs. A node that goes, taken back or deleted, is held until the sidecar has
+        // ended too: its GPUs are nobody's any more, and given back it would take the last checkpoint with it. But a pod that never
         // ends must not hold a node for ever.
-        let busy = |p: &PodFact| if node.interrupted.is_some() { !p.over() } else { !p.gpus_free() };
-        return pod.is_some_and(busy) && node.deleting.is_none() && !end.is_none_or(|at| d.due(at, STUBBORN));
+        let busy = |p: &PodFact| if node.dying() { !p.over() } else { !p.gpus_free() };
+        return pod.is_some_and(busy) && !end.is_none_or(|at| d.due(at, STUBBORN));
     }
     match open(&d.recorded) {
         Some(a) => a.number == r.attempt && a.node.as_deref() == Some(&node.name),

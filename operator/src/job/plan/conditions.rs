@@ -1,7 +1,8 @@
 //! Conditions, the one word for the table, and the copies that people read: all derived from the rest of the status.
 
+use super::Action;
 use super::draft::Draft;
-use super::outcome::{Seen, look};
+use super::outcome::{Seen, look, sentence};
 use crate::job::facts::Role;
 use crate::job::next::ended;
 use gpujob_crds::conditions::{Status, Wanted, find, is_true, job as types, set, want};
@@ -20,6 +21,10 @@ pub(super) fn run(d: &mut Draft<'_>) {
     d.status.attempt = d.status.attempts.last().map(|a| a.number);
     d.status.node = d.open().and_then(|a| a.node.clone());
     let word = word(d);
+    let makes = |a: &Action| matches!(a, Action::CreateAttemptPod(_) | Action::CreateStoragePod { .. });
+    if let Some(words) = d.world.not_made.as_ref().filter(|_| d.actions.iter().any(makes)) {
+        d.why = format!("{} The pod for that cannot be made yet, and is tried again: {words}", sentence(&d.why));
+    }
     d.status.state = Some(word.into());
     let mut wanted = if ended(&d.status) { after(d) } else { during(d, word) };
     wanted.extend(stored(d));
@@ -49,7 +54,7 @@ fn word(d: &Draft<'_>) -> &'static str {
     let Some(a) = d.open() else {
         return if d.world.job.spec.suspend == Some(true) { "Suspended" } else { "Waiting" };
     };
-    let registered = a.node.as_ref().and_then(|n| d.world.node(n)).is_some_and(|n| n.registered);
+    let registered = a.node.as_ref().and_then(|n| d.world.node(n)).is_some_and(|n| n.registered.is_some());
     match (a.exit_code, a.start_time.is_some(), a.pod_uid.is_some() || registered) {
         (Some(_), ..) => "Delivering",
         (None, true, _) => "Running",

@@ -16,6 +16,7 @@ mod outcome;
 mod preflight;
 mod release;
 mod settle;
+mod starting;
 
 use super::next;
 use super::observe::JobWorld;

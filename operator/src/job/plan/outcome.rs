@@ -59,14 +59,16 @@ pub(super) fn look(pod: &PodFact, node: Option<&NodeFact>) -> Seen {
     if let Some((reason, message, _)) = disruption {
         return Seen::Interrupted { reason, message };
     }
-    // Once a main container has started, an init container that has ended badly is a sidecar of the user's, which its kubelet starts again.
-    let started = pod.mains.iter().any(|c| c.running.is_some() || c.ended.is_some());
-    if !started && let Some((name, end)) = pod.inits.iter().find_map(|c| c.ended.as_ref().filter(|e| e.code != 0).map(|e| (&c.name, e))) {
+    if let Some((name, end)) = pod.inits.iter().filter(|c| c.failed()).find_map(|c| c.ended.as_ref().map(|e| (&c.name, e))) {
         return Seen::Exited(of(name, end));
     }
     if pod.phase == "Failed" || pod.phase == "Succeeded" {
         let reason = pod.reason.clone().unwrap_or_else(|| "PodFailed".into());
         return interrupted(&reason, &text_or(&pod.message, "The pod ended without its program having run."));
+    }
+    // Before the others' running: one container that cannot start keeps the program from ever being whole, and from ending.
+    if let Some(hung) = hung(pod.mains.iter()) {
+        return hung;
     }
     if let Some(since) = pod.mains.iter().filter_map(|c| c.running.or(c.ended.as_ref().and_then(|e| e.started))).min() {
         return Seen::Running(since);
@@ -170,18 +172,23 @@ fn waiting(pod: &PodFact) -> Seen {
     if let Some(why) = &pod.unschedulable {
         return Seen::Starting(format!("Pod {} waits for room on its node: {why}", pod.name));
     }
-    let all = pod.fetch.iter().chain(&pod.stage).chain(&pod.inits).chain(&pod.mains);
-    const HUNG: [&str; 6] =
-        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"];
-    for c in all {
-        if let Some((reason, message)) = c.waiting.as_ref().filter(|(reason, _)| HUNG.contains(&reason.as_str())) {
-            return Seen::Hung { reason: reason.clone(), message: format!("Container {}: {}", c.name, text_or(message, reason)) };
-        }
+    if let Some(hung) = hung(pod.fetch.iter().chain(&pod.stage).chain(&pod.inits)) {
+        return hung;
     }
     if pod.fetch.as_ref().is_some_and(|c| c.running.is_some()) {
         return Seen::Starting("Fetching the inputs.".into());
     }
     Seen::Starting(format!("Pod {} is starting: its images are pulled.", pod.name))
+}
+
+/// The first of these that waits for an image or a setting.
+fn hung<'a>(mut containers: impl Iterator<Item = &'a Container>) -> Option<Seen> {
+    const HUNG: [&str; 6] =
+        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"];
+    containers.find_map(|c| {
+        let (reason, message) = c.waiting.as_ref().filter(|(reason, _)| HUNG.contains(&reason.as_str()))?;
+        Some(Seen::Hung { reason: reason.clone(), message: format!("Container {}: {}", c.name, text_or(message, reason)) })
+    })
 }
 
 fn interrupted(reason: &str, message: &str) -> Seen {

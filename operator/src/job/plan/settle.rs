@@ -65,6 +65,9 @@ fn ask(d: &mut Draft<'_>) {
     d.why = format!("Asking the store what became of attempt {}.", last.number);
     let since = last.end_time.as_ref().map_or(d.now, |t| t.0);
     let Some(pod) = d.world.pod(last.number, task.role()) else {
+        if d.world.not_made.is_some() && d.due(since, UNANSWERED) {
+            return answered(d, UNRESOLVED);
+        }
         let on_record = open(&d.recorded).is_none();
         if let (true, Some(pod_uid)) = (on_record, last.pod_uid.clone()) {
             let target = d.target(&last);

@@ -86,9 +86,15 @@ impl Life {
 
     async fn play(&mut self) {
         let spec = self.pod.spec.clone().unwrap_or_default();
+        if !self.host.volumes {
+            self.report().await;
+            while self.rest(Duration::from_secs(3600)).await {}
+            return self.never_started();
+        }
         if !self.rest(self.world.script.pull).await {
             return self.never_started();
         }
+        self.view.prepared = true;
         let inits = spec.init_containers.unwrap_or_default();
         for (i, container) in inits.iter().enumerate() {
             self.view.inits[i] = State::Running(self.now());

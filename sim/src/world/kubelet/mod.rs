@@ -32,6 +32,8 @@ pub(super) struct Host {
     pub(super) power: CancellationToken,
     /// Whether its kubelet reaches the API server.
     pub(super) link: signal::Sender<bool>,
+    /// Whether pods get their volumes.
+    volumes: bool,
     devices: Mutex<Devices>,
     pods: Mutex<BTreeMap<String, signal::Sender<Orders>>>,
 }
@@ -43,8 +45,9 @@ struct Devices {
 }
 
 impl Host {
-    fn new(name: &str, power: CancellationToken) -> Self {
-        Host { name: name.to_owned(), power, link: signal::Sender::new(true), devices: Mutex::default(), pods: Mutex::default() }
+    fn new(name: &str, power: CancellationToken, volumes: bool) -> Self {
+        let (link, devices, pods) = (signal::Sender::new(true), Mutex::default(), Mutex::default());
+        Host { name: name.to_owned(), power, link, volumes, devices, pods }
     }
 
     /// Takes so many GPUs for a pod, if they are there.
@@ -131,7 +134,7 @@ pub(super) async fn boot(world: Arc<Inner>, instance: Instance, machine: Machine
         let claim = Instance { name: name.clone(), address: "10.66.6.6".into(), ..instance.clone() };
         register(&world, &claim).await;
     }
-    let host = Arc::new(Host::new(&instance.name, power));
+    let host = Arc::new(Host::new(&instance.name, power, !machine.no_volumes));
     register(&world, &instance).await;
     world.hardware.joined(&instance.id);
     world.join(&host);

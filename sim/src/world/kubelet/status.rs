@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 /// The conditions that a kubelet writes; all others are left as they are.
-const OWN: [&str; 3] = ["Initialized", "ContainersReady", "Ready"];
+const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 
 /// Where a container is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(super) struct View {
     pub(super) reason: Option<&'static str>,
     pub(super) message: Option<String>,
     pub(super) started: Timestamp,
+    /// Volumes and network are there.
+    pub(super) prepared: bool,
     pub(super) inits: Vec<State>,
     pub(super) mains: Vec<State>,
 }
@@ -82,6 +84,7 @@ impl View {
             reason: None,
             message: None,
             started: now,
+            prepared: false,
             inits: count(spec.and_then(|s| s.init_containers.as_ref())),
             mains: count(spec.map(|s| &s.containers)),
         }
@@ -98,7 +101,7 @@ impl View {
         let old: Vec<Value> =
             pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter_map(|c| serde_json::to_value(c).ok()).collect();
         let mut conditions: Vec<Value> = old.iter().filter(|c| !OWN.iter().any(|own| c["type"] == *own)).cloned().collect();
-        for (type_, holds) in OWN.into_iter().zip([initialized, running, running]) {
+        for (type_, holds) in OWN.into_iter().zip([self.prepared, initialized, running, running]) {
             let status = if holds { "True" } else { "False" };
             let since = old.iter().find(|c| c["type"] == type_ && c["status"] == status).map(|c| c["lastTransitionTime"].clone());
             conditions.push(json!({"type": type_, "status": status, "lastTransitionTime": since.unwrap_or_else(|| json!(now))}));

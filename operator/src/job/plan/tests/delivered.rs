@@ -1,6 +1,6 @@
 //! Programs that end by themselves: well, badly, and with a store that says no.
 
-use super::world::{Cluster, at, committed, ended, failed, plain};
+use super::world::{Cluster, at, committed, ended, failed, plain, prepare};
 use crate::job::facts::{FETCH, Role, STAGE};
 use crate::job::next::{Next, next};
 use crate::job::plan::Action;
@@ -241,7 +241,10 @@ fn an_image_that_never_comes_is_given_up() {
 
 #[test]
 fn a_sidecar_of_the_users_that_ends_badly_is_no_failure_of_the_program() {
-    let mut c = Cluster::running(|s| s.backoff_limit = Some(0));
+    let mut c = Cluster::running(|s| {
+        s.backoff_limit = Some(0);
+        prepare(s, Some("Always"));
+    });
     let now = c.now;
     c.state(Role::Attempt, 1, "prepare", ended(1, now, ""));
     c.settle();

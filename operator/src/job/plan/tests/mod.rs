@@ -8,4 +8,5 @@ mod interrupted;
 mod noticed;
 mod preflight;
 mod released;
+mod starting;
 mod world;

@@ -29,6 +29,8 @@ pub(super) struct Cluster {
     pub(super) draining: bool,
     /// What `act::confirm` has seen of other jobs.
     pub(super) absent: Vec<String>,
+    /// What the API server says to every pod.
+    pub(super) quota: Option<String>,
     made: usize,
 }
 
@@ -53,11 +55,20 @@ pub(super) fn job() -> GpuJob {
     GpuJob { metadata, spec, status: None }
 }
 
+/// Gives the template an init container `prepare`, or with `Always` a sidecar.
+pub(super) fn prepare(spec: &mut GpuJobSpec, restart: Option<&str>) {
+    let spec = spec.template.spec.as_mut().unwrap();
+    let mut prepare = spec.containers[0].clone();
+    (prepare.name, prepare.restart_policy) = ("prepare".into(), restart.map(str::to_owned));
+    spec.init_containers = Some(vec![prepare]);
+}
+
 impl Cluster {
     pub(super) fn new(change: impl FnOnce(&mut GpuJobSpec)) -> Self {
         let mut job = job();
         change(&mut job.spec);
-        Self { job, nodes: vec![], pods: vec![], now: at(0), actions: vec![], gone: false, draining: false, absent: vec![], made: 0 }
+        let (nodes, pods, actions, absent) = (vec![], vec![], vec![], vec![]);
+        Self { job, nodes, pods, now: at(0), actions, gone: false, draining: false, absent, quota: None, made: 0 }
     }
 
     /// Up to a program that runs as attempt 1 on node `gn-1`.
@@ -98,8 +109,14 @@ impl Cluster {
 
     /// One pass: the plan and its effects. Returns whether it wrote anything.
     pub(super) fn pass(&mut self) -> (Plan, bool) {
-        let world = self.world();
-        let p = plan(&world, self.now);
+        let mut world = self.world();
+        let mut p = plan(&world, self.now);
+        let makes = |a: &Action| matches!(a, Action::CreateAttemptPod(_) | Action::CreateStoragePod { .. });
+        if self.quota.is_some() && p.actions.iter().any(makes) {
+            world.not_made.clone_from(&self.quota);
+            p = plan(&world, self.now);
+            p.actions.retain(|a| !makes(a));
+        }
         let released = p.actions.iter().any(|a| matches!(a, Action::Release { .. }));
         assert!(!released || p.wake.is_some(), "nobody wakes a job whose reservation went: {p:?}");
         let changed = p.status != world.recorded();

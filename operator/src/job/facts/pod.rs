@@ -1,6 +1,6 @@
-//! Pods and GpuNodes reduced to what a job's plan asks of them.
+//! A pod and its containers.
 
-use gpujob_crds::{GpuNode, Reservation, conditions, job_status::BoughtOffer, names};
+use gpujob_crds::names;
 use gpujob_transfer::receipt::Receipt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -93,10 +93,12 @@ pub struct Container {
     pub ended: Option<End>,
     /// How the run before this one ended (a sidecar is restarted).
     pub before: Option<End>,
+    /// Whether it is a native sidecar: an init container that its kubelet starts again whenever it ends.
+    pub sidecar: bool,
 }
 
 impl Container {
-    fn of(s: &ContainerStatus) -> Self {
+    fn of(s: &ContainerStatus, sidecar: bool) -> Self {
         let state = s.state.clone().unwrap_or_default();
         Self {
             name: s.name.clone(),
@@ -104,7 +106,14 @@ impl Container {
             running: state.running.and_then(|r| r.started_at).map(|t| t.0),
             ended: state.terminated.as_ref().map(End::of),
             before: s.last_state.as_ref().and_then(|l| l.terminated.as_ref()).map(End::of),
+            sidecar,
         }
+    }
+
+    /// Whether it ended badly, for good: nothing after it is started.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        !self.sidecar && self.ended.as_ref().is_some_and(|e| e.code != 0)
     }
 
     /// The receipt of this run, else of the one before.
@@ -137,6 +146,11 @@ pub struct PodFact {
     pub message: String,
     /// The scheduler's words while it finds no node.
     pub unschedulable: Option<String>,
+    /// Since when it is bound to its Node, and whether its volumes and network are there: before that no container can start. `None`
+    /// where the cluster is too old to say so (Kubernetes before 1.29).
+    pub bound: Option<Timestamp>,
+    /// See `bound`.
+    pub prepared: Option<bool>,
     /// When its deletion was asked for: the deletion time is that plus the grace.
     pub deleting: Option<Timestamp>,
     /// Reason and time of a DisruptionTarget condition.
@@ -167,7 +181,13 @@ impl PodFact {
         let meta = &pod.metadata;
         let status = pod.status.clone().unwrap_or_default();
         let condition = |type_: &str| status.conditions.iter().flatten().find(|c| c.type_ == type_).cloned();
-        let containers = |list: &Option<Vec<ContainerStatus>>| -> Vec<Container> { list.iter().flatten().map(Container::of).collect() };
+        let sidecars: Vec<&str> = (pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()))
+            .filter(|c| c.restart_policy.as_deref() == Some("Always"))
+            .map(|c| c.name.as_str())
+            .collect();
+        let containers = |list: &Option<Vec<ContainerStatus>>| -> Vec<Container> {
+            list.iter().flatten().map(|s| Container::of(s, sidecars.contains(&s.name.as_str()))).collect()
+        };
         let (ours, inits): (Vec<_>, Vec<_>) =
             containers(&status.init_container_statuses).into_iter().partition(|c| c.name == FETCH || c.name == STAGE);
         let mut mains = containers(&status.container_statuses);
@@ -183,6 +203,8 @@ impl PodFact {
             reason: status.reason.clone(),
             message: status.message.clone().unwrap_or_default(),
             unschedulable: condition("PodScheduled").filter(|c| c.status == "False").map(|c| c.message.or(c.reason).unwrap_or_default()),
+            bound: condition("PodScheduled").filter(|c| c.status == "True").and_then(|c| c.last_transition_time).map(|t| t.0),
+            prepared: condition("PodReadyToStartContainers").map(|c| c.status == "True"),
             deleting: meta.deletion_timestamp.as_ref().map(|t| {
                 let grace = meta.deletion_grace_period_seconds.unwrap_or(0);
                 t.0.checked_sub(jiff::SignedDuration::from_secs(grace)).unwrap_or(t.0)
@@ -197,7 +219,7 @@ impl PodFact {
             // The pod cache may drop the spec's containers; then the statuses are all there is.
             expected: pod.spec.as_ref().map_or(0, |s| s.containers.len()).max(mains.len()).max(1),
             mains,
-            template_hash: labels.get(super::pod::TEMPLATE_HASH).cloned(),
+            template_hash: labels.get(crate::job::pod::TEMPLATE_HASH).cloned(),
         })
     }
 
@@ -208,9 +230,8 @@ impl PodFact {
     /// Whether nothing of it runs, or ever will again.
     #[must_use]
     pub fn over(&self) -> bool {
-        let failed = |c: &Container| c.ended.as_ref().is_some_and(|e| e.code != 0);
         // Fetching comes first of all: when it has failed, nothing else is started.
-        self.fetch.as_ref().is_some_and(failed)
+        self.fetch.as_ref().is_some_and(Container::failed)
             || (self.mains_ended() && self.stage.as_ref().is_none_or(|c| c.ended.is_some()))
             || matches!(self.phase.as_str(), "Succeeded" | "Failed")
     }
@@ -218,8 +239,15 @@ impl PodFact {
     /// Whether its regular containers do not use the GPUs, and will not: they have ended, or are kept from starting.
     #[must_use]
     pub fn gpus_free(&self) -> bool {
-        let kept = self.deleting.is_some() || self.inits.iter().any(|c| c.ended.as_ref().is_some_and(|e| e.code != 0));
+        let kept = self.deleting.is_some() || self.inits.iter().any(Container::failed);
         self.over() || self.mains_ended() || (kept && self.mains.iter().all(|c| c.running.is_none()))
+    }
+
+    /// Whether its Node has taken it and nothing of it could start yet, for want of a volume or of its network.
+    #[must_use]
+    pub fn unprepared(&self) -> bool {
+        let mut all = self.fetch.iter().chain(&self.stage).chain(&self.inits).chain(&self.mains);
+        self.node.is_some() && self.prepared == Some(false) && all.all(|c| c.running.is_none() && c.ended.is_none() && c.before.is_none())
     }
 
     /// When it last came further on its way to its program: it was made, its inputs were there, an init container was done.
@@ -239,86 +267,5 @@ impl PodFact {
     #[must_use]
     pub fn held(&self) -> bool {
         self.finalizers.iter().any(|f| f == names::POD_FINALIZER)
-    }
-}
-
-/// A GpuNode of a job.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeFact {
-    /// Its name.
-    pub name: String,
-    /// The version that was seen: a release is refused when there is a newer one.
-    pub resource_version: String,
-    /// Whether its Node is proved to be its instance: pods may be made for it.
-    pub registered: bool,
-    /// Whether its GPUs are there, and since when.
-    pub initialized: Option<Timestamp>,
-    /// When its deletion began.
-    pub deleting: Option<Timestamp>,
-    /// When an interruption notice was seen.
-    pub interrupted: Option<Timestamp>,
-    /// When the instance will be taken.
-    pub taken_at: Option<Timestamp>,
-    /// The name that it offers GPUs under.
-    pub resource_name: String,
-    /// What was bought, once the cloud has answered.
-    pub offer: Option<BoughtOffer>,
-    /// Its GPUs.
-    pub gpus: i32,
-    /// What it is doing, from its Ready condition.
-    pub message: String,
-    /// The step of its life that it has not reached, in words. It outlives the Ready condition, which only says that the node goes.
-    pub stuck: Option<String>,
-    /// All its reservations, other jobs' too.
-    pub reservations: Vec<Reservation>,
-}
-
-impl NodeFact {
-    /// The facts of a GpuNode.
-    #[must_use]
-    pub fn of(node: &GpuNode) -> Self {
-        let status = node.status.clone().unwrap_or_default();
-        let instance = status.instance.as_ref();
-        let condition = |type_| conditions::find(&status.conditions, type_);
-        Self {
-            name: node.name_any(),
-            resource_version: node.resource_version().unwrap_or_default(),
-            registered: conditions::is_true(&status.conditions, conditions::node::REGISTERED),
-            initialized: condition(conditions::node::INITIALIZED).filter(|c| c.status == "True").map(|c| c.last_transition_time.0),
-            deleting: node.metadata.deletion_timestamp.as_ref().map(|t| t.0),
-            interrupted: status.interrupted.as_ref().map(|t| t.0),
-            taken_at: status.taken_at.as_ref().map(|t| t.0),
-            resource_name: node.spec.resource_name.clone(),
-            offer: instance.map(|i| BoughtOffer {
-                instance_type: i.instance_type.clone(),
-                zone: i.zone.clone(),
-                market: i.market,
-                price_per_hour: i.price_per_hour,
-            }),
-            gpus: instance.map_or(node.spec.gpus, |i| i.gpus),
-            message: condition(conditions::node::READY).map(|c| c.message.clone()).unwrap_or_default(),
-            stuck: [conditions::node::LAUNCHED, conditions::node::REGISTERED, conditions::node::INITIALIZED]
-                .into_iter()
-                .find(|step| !conditions::is_true(&status.conditions, step))
-                .and_then(condition)
-                .map(|c| c.message.clone())
-                .filter(|message| !message.is_empty()),
-            reservations: node.reservations().to_vec(),
-        }
-    }
-
-    /// That it goes, and what it never came to.
-    #[must_use]
-    pub fn farewell(&self) -> String {
-        match &self.stuck {
-            Some(stuck) => format!("{} is being given back; {stuck}", self.name),
-            None => format!("{} is being deleted.", self.name),
-        }
-    }
-
-    /// Whether its end has begun.
-    #[must_use]
-    pub fn dying(&self) -> bool {
-        self.deleting.is_some() || self.interrupted.is_some()
     }
 }
