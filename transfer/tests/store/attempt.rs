@@ -166,6 +166,28 @@ impl Running {
     }
 }
 
+/// A test that fails leaves no process behind: neither a supervisor, nor its worker, nor a command.
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Waited for: the number may be somebody else's by now.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        // Stopped before its children are looked for: a supervisor would start another one in place of what is killed.
+        let _ = kill_process(pid(self.child.id()), Signal::STOP);
+        let mut all = vec![self.child.id()];
+        let mut next = 0;
+        while next < all.len() {
+            all.extend(children(all[next]));
+            next += 1;
+        }
+        for id in all {
+            let _ = kill_process(pid(id), Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
 pub(crate) fn pid(id: u32) -> Pid {
     Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
 }

@@ -58,6 +58,28 @@ fn parts_that_the_store_has_are_not_sent_again() {
 }
 
 #[test]
+fn a_test_that_fails_leaves_no_process_behind() {
+    let bucket = weed().bucket("left-behind");
+    let job = Attempt::new("left-behind", 1, &bucket);
+    assert_eq!(job.run(&["fetch"]).says(), (0, "Done"));
+    let sidecar = job.start(&["stage"]);
+    sidecar.says("will be staged");
+    let both = processes(sidecar.child.id());
+    assert_eq!(both.len(), 2);
+    drop(sidecar);
+    let ended = |id: &u32| match std::fs::read_to_string(format!("/proc/{id}/stat")) {
+        // Whoever adopts the worker may not have waited for it yet.
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
+        Err(_) => true,
+    };
+    let began = Instant::now();
+    while !both.iter().all(ended) {
+        assert!(began.elapsed() < Duration::from_secs(5), "{both:?} go on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn an_upload_that_somebody_aborted_is_begun_anew() {
     let bucket = weed().bucket("resumed-aborted");
     let job = Attempt::new("aborted", 1, &bucket);
