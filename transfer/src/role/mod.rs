@@ -25,6 +25,7 @@ pub mod resolve;
 mod resume;
 mod roll;
 pub mod stage;
+mod staged;
 mod stream;
 pub mod supervise;
 mod sweep;

@@ -138,8 +138,8 @@ fn write(to: &Destination, subject: &Epoch, item: &Item, bytes: &[u8]) -> Result
     Err(Fault::passing(reason::STORE_UNAVAILABLE, format!("{} keeps changing", to.store.name(&key))))
 }
 
-/// Whether the key holds this very file.
-fn is_there(to: &Destination, item: &Item, gone: bool) -> Result<bool, Fault> {
+/// Whether the key holds this very file. `gone`: its staged form was not found.
+pub(super) fn is_there(to: &Destination, item: &Item, gone: bool) -> Result<bool, Fault> {
     let key = to.key(&item.file.path);
     match landing(&item.file, gone, to.store.head(&key)?.as_ref()) {
         Landing::Landed => Ok(true),

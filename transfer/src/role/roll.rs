@@ -1,6 +1,6 @@
 //! Rolling a begun commit forward: whoever finds `committing` does the same things, and doing them twice is harmless.
 //!
-//! Order matters: files, log, manifest, receipt, `committed`, and only then staging goes.
+//! Order matters: a look whether all is there, files, log, manifest, receipt, `committed`, and only then staging goes.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +14,7 @@ use crate::receipt::{ManifestRef, Outcome, Receipt, Role, Verdict, reason};
 use crate::store::{Class, Condition, read};
 
 use super::destination::{Changed, Destination};
-use super::{Fault, pack, sweep};
+use super::{Fault, pack, staged, sweep};
 
 /// Most requests at a time: each may hold 256 KiB of a pack.
 const THREADS: usize = 40;
@@ -40,9 +40,14 @@ pub(super) fn forward(to: &Destination, subject: &Epoch, nonce: &str, log: Optio
     };
     let verdict = subject.verdict.ok_or_else(|| broken("an epoch in committing has no verdict"))?;
     say(&format!("publishing {} ({}) at {}", count(plan.items.len() as u64, "file"), size(plan.bytes()), to.name()));
-    let (packed, single): (Vec<&Item>, Vec<&Item>) = plan.items.iter().partition(|item| matches!(item.staged, Staged::Pack { .. }));
-    let runs = pack::runs(packed).into_iter().chain(single.into_iter().map(|item| vec![item])).collect();
     let first = crew::for_latency(8, THREADS / 2, to.latency());
+    // Before the first of them is visible: what is lost by now must leave nothing of the attempt behind.
+    let left = match staged::look(to, &plan, first)? {
+        Ok(left) => left,
+        Err(path) => return lost(to, subject, nonce, nowhere(&path)),
+    };
+    let (packed, single): (Vec<&Item>, Vec<&Item>) = left.into_iter().partition(|item| matches!(item.staged, Staged::Pack { .. }));
+    let runs = pack::runs(packed).into_iter().chain(single.into_iter().map(|item| vec![item])).collect();
     let landed = crew::widening(crew::Limits { first, most: THREADS }, runs, |run: Vec<&Item>| {
         let gone = match run[..] {
             [item] if !matches!(item.staged, Staged::Pack { .. }) => land(to, item).map(|there| (!there).then(|| item.file.path.clone())),
@@ -56,7 +61,7 @@ pub(super) fn forward(to: &Destination, subject: &Epoch, nonce: &str, log: Optio
     });
     match landed {
         Ok(_) => {}
-        Err(Ok(path)) => return lost(to, subject, nonce, format!("{path:?} is neither staged nor at its destination")),
+        Err(Ok(path)) => return lost(to, subject, nonce, nowhere(&path)),
         Err(Err(fault)) => return Err(fault),
     }
     if let Some(log) = log {
@@ -73,6 +78,10 @@ pub(super) fn forward(to: &Destination, subject: &Epoch, nonce: &str, log: Optio
     sweep::staging(to, garbage, Some(&plan));
     sweep::probes(to);
     Ok(Rolled::Committed(Box::new(receipt)))
+}
+
+fn nowhere(path: &str) -> String {
+    format!("{path:?} is neither staged nor at its destination")
 }
 
 /// The plan that was sealed, or why there is none any more: only its absence is loss.

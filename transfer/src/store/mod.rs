@@ -148,6 +148,15 @@ pub trait ObjectStore: Send + Sync {
         Ok(None)
     }
 
+    /// Whether an upload with these parts can still be completed, as far as one question tells: `true` also where the store cannot
+    /// say, or these keys may not ask.
+    ///
+    /// # Errors
+    /// Those that may pass.
+    fn holds_upload(&self, _key: &str, _upload: &str, _parts: &[String]) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
     /// Makes the object of these parts; a store that checks CRC-64/NVME refuses unless the whole one is `crc64nvme`.
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError>;
 

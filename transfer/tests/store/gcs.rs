@@ -93,6 +93,7 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
     assert_eq!(listed.iter().map(|part| part.0).collect::<Vec<_>>(), (1..=71).collect::<Vec<_>>());
     assert_eq!(listed.into_iter().map(|part| part.1).collect::<Vec<_>>(), parts);
     assert!(objects(&store).keys().all(|key| key.starts_with("out/.gpujob/staging/")), "parts are out of sight");
+    assert!(store.holds_upload("out/big", &id, &parts).unwrap());
     store.complete_upload("out/big", &id, &parts, &text(&body)).unwrap();
     let info = store.head("out/big").unwrap().unwrap();
     assert_eq!((info.size, info.sums.crc64nvme), (body.len() as u64, Some(text(&body))));
@@ -102,6 +103,7 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
     // A part that was sent again is not the one that was sealed.
     let (id, parts) = begin();
     store.upload_part("out/big", &id, 7, b"later").unwrap();
+    assert!(!store.holds_upload("out/big", &id, &parts).unwrap());
     assert_eq!(store.complete_upload("out/big", &id, &parts, &text(&body)).unwrap_err().class, Class::NoSuchUpload);
     store.abort_upload("out/big", &id).unwrap();
     assert_eq!(objects(&store).len(), 1);

@@ -17,6 +17,7 @@ mod gate;
 mod gcs;
 mod inputs;
 mod kept;
+mod lost;
 mod owners;
 mod paths;
 mod probes;

@@ -192,6 +192,13 @@ impl ObjectStore for Gcs {
         Ok(Some(found).filter(|found| !found.is_empty()))
     }
 
+    fn holds_upload(&self, key: &str, upload: &str, parts: &[String]) -> Result<bool, StoreError> {
+        match self.parts(key, upload, parts) {
+            Err(e) if e.class == Class::NoSuchUpload => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError> {
         self.composed(key, upload, parts, crc64nvme)
     }

@@ -21,7 +21,7 @@ const MOST: usize = 32;
 const THREADS: usize = 8;
 
 /// A source of a composition: name, generation, size, CRC-32C.
-struct Part {
+pub(super) struct Part {
     name: String,
     generation: String,
     size: u64,
@@ -57,7 +57,7 @@ impl Gcs {
     }
 
     /// The parts in order, if every one of them is still what was sent.
-    fn parts(&self, key: &str, upload: &str, generations: &[String]) -> Result<Vec<Part>, StoreError> {
+    pub(super) fn parts(&self, key: &str, upload: &str, generations: &[String]) -> Result<Vec<Part>, StoreError> {
         let found: HashMap<_, _> = self.all(upload)?.into_iter().map(|object| (object.name.clone(), object)).collect();
         let one = |(n, generation): (usize, &String)| {
             let number = u32::try_from(n + 1).ok()?;

@@ -277,6 +277,16 @@ impl ObjectStore for S3 {
         }
     }
 
+    fn holds_upload(&self, key: &str, upload: &str, _parts: &[String]) -> Result<bool, StoreError> {
+        // Its parts are all there or none is: one line of their list is enough.
+        match self.answer("GET", key, &[("max-parts", "1"), ("uploadId", upload)]) {
+            Err(e) if e.class == Class::NoSuchUpload => Ok(false),
+            Err(e) if e.class.repeat() => Err(e),
+            // A bare 404 or 403 may be of the question: no proof that anything is gone.
+            _ => Ok(true),
+        }
+    }
+
     fn complete_upload(&self, key: &str, upload: &str, parts: &[String], crc64nvme: &str) -> Result<(), StoreError> {
         let body =
             xml::complete(parts.iter().map(|part| part.split_once(AND).map_or((part.as_str(), None), |(tag, sha)| (tag, Some(sha)))));
