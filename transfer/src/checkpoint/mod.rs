@@ -57,7 +57,7 @@ mod upload;
 
 pub use collect::remove;
 pub(crate) use repository::place;
-pub use restore::{Restored, restore};
+pub use restore::restore;
 pub use saver::Saver;
 
 /// A checkpoint's name for people: `checkpoint 7 of attempt 2`.

@@ -9,7 +9,7 @@ use crate::receipt::reason;
 use crate::role::{Context, Fault, open};
 use crate::store::conditional::{Conditional, again};
 use crate::store::location::Location;
-use crate::store::{Class, Condition, ObjectStore, read};
+use crate::store::{Class, Condition, ObjectStore, READINGS, read};
 
 use super::head::{Head, Kept, Move, Writer, claim};
 use super::set::Set;
@@ -188,13 +188,23 @@ impl Repository {
         Err(Fault::passing(reason::STORE_UNAVAILABLE, format!("the head at {} keeps changing", self.name())))
     }
 
-    /// The manifest of a kept checkpoint.
+    /// The manifest of a kept checkpoint. Damaged is only what was read wrong three times: for the checkpoint that is for good, and not
+    /// every store keeps a checksum that tells the way's damage from its own.
     pub(super) fn set(&self, kept: &Kept) -> Result<Set, Unusable> {
-        match read(&*self.store, &self.key(&kept.manifest), SET_LIMIT) {
-            Ok(Some((bytes, _))) => Set::decode(&bytes, &kept.sha256).map_err(Unusable::Damaged),
-            Ok(None) => Err(Unusable::Damaged("its manifest is gone".into())),
-            Err(e) => Err(Unusable::Failed(e.into())),
+        let mut wrong = String::new();
+        for _ in 0..READINGS {
+            match read(&*self.store, &self.key(&kept.manifest), SET_LIMIT) {
+                Ok(Some((bytes, _))) => match Set::decode(&bytes, &kept.sha256) {
+                    Ok(set) => return Ok(set),
+                    Err(why) => wrong = why,
+                },
+                Ok(None) => return Err(Unusable::Damaged("its manifest is gone".into())),
+                // No manifest that was published is so large.
+                Err(e) if e.class == Class::TooLarge => return Err(Unusable::Damaged(format!("its manifest is {}", e.detail))),
+                Err(e) => return Err(Unusable::Failed(e.into())),
+            }
         }
+        Err(Unusable::Damaged(wrong))
     }
 
     /// Every key below `below`, relative to the repository.

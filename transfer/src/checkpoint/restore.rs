@@ -15,7 +15,7 @@ use crate::checksum::{Check, Stored};
 use crate::crew;
 use crate::progress::{Meter, count, say, size};
 use crate::role::{Context, Fault};
-use crate::store::Class;
+use crate::store::{Class, READINGS};
 
 use super::called;
 use super::head::drop_damaged;
@@ -29,33 +29,13 @@ const THREADS: usize = 8;
 /// Where files are until all are whole, below the folder.
 const ASIDE: &str = ".gpujob-restore";
 
-/// A checkpoint that was put back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restored {
-    /// The attempt that saved it.
-    pub attempt: u32,
-    /// Its number.
-    pub number: u64,
-    /// How many files.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl Restored {
-    /// For a receipt's message.
-    pub fn said(&self) -> String {
-        format!("restored {} ({}, {})", called(self.number, self.attempt), count(self.files, "file"), size(self.bytes))
-    }
-}
-
-/// Claims the job's checkpoints for this attempt, and puts the newest complete one into its folder. `None`: there is none, the job saves
-/// none, or this pod has it already.
+/// Claims the job's checkpoints for this attempt, and puts the newest complete one into its folder. Returns what came of it, for the
+/// receipt: which one was put back, and which were damaged. `None`: there is none, the job saves none, or this pod has it already.
 ///
 /// # Errors
 /// `Revoked`, the store's, the disk's. Damaged checkpoints are no error while an earlier one is whole; if none is, main starts
-/// without, as the log says.
-pub fn restore(context: &Context) -> Result<Option<Restored>, Fault> {
+/// without.
+pub fn restore(context: &Context) -> Result<Option<String>, Fault> {
     let (Some(wanted), Some(mut repository)) = (&context.spec.checkpoints, Repository::of(context)?) else { return Ok(None) };
     let root = Path::new(&wanted.path);
     crate::role::stage::prepare(root);
@@ -65,7 +45,7 @@ pub fn restore(context: &Context) -> Result<Option<Restored>, Fault> {
         say("this pod has its checkpoint already; what lies there now is newer");
         return Ok(None);
     }
-    let (mut damaged, mut restored) = (vec![], None);
+    let (mut damaged, mut passed, mut restored) = (vec![], vec![], None);
     for (place, kept) in repository.complete(&head)? {
         let name = called(kept.number, kept.attempt);
         match place.set(&kept).and_then(|set| put_back(&place, root, &set).map(|()| set)) {
@@ -73,12 +53,13 @@ pub fn restore(context: &Context) -> Result<Option<Restored>, Fault> {
                 // What lies in another attempt's folder is that attempt's to remove, and cannot be named here.
                 let usable = set.entries.iter().filter(|_| !repository.is_apart());
                 state.set_known(&usable.filter_map(|e| Some((stamp(root, e)?, content(e)?.clone()))).collect());
-                restored = Some(Restored { attempt: kept.attempt, number: kept.number, files: kept.files, bytes: kept.bytes });
+                restored = Some(format!("restored {name} ({}, {})", count(kept.files, "file"), size(kept.bytes)));
                 break;
             }
             Err(Unusable::Damaged(why)) => {
                 say(&format!("{name} is damaged: {why}; trying the one before"));
                 damaged.push(kept.manifest.clone());
+                passed.push(name);
             }
             Err(Unusable::Failed(fault)) => return Err(fault),
         }
@@ -87,12 +68,19 @@ pub fn restore(context: &Context) -> Result<Option<Restored>, Fault> {
         repository.change(|found| drop_damaged(&repository.me, found, &damaged))?;
     }
     match &restored {
-        Some(restored) => say(&format!("{} to {}", restored.said(), wanted.path)),
+        Some(restored) => say(&format!("{restored} to {}", wanted.path)),
         None => say(&format!("no checkpoint is at {}: main starts from the beginning", repository.name())),
     }
     state.restored = true;
     state.store(&context.state).map_err(|e| Fault::disk(&context.state.display().to_string(), &e))?;
-    Ok(restored)
+    Ok(told(restored, &passed))
+}
+
+/// What was put back, and what was passed over.
+fn told(restored: Option<String>, passed: &[String]) -> Option<String> {
+    let Some(newest) = passed.first() else { return restored };
+    let more = if passed.len() > 1 { format!(" and {} before it", passed.len() - 1) } else { String::new() };
+    Some(format!("{}; damaged: {newest}{more}", restored.as_deref().unwrap_or("no checkpoint could be restored")))
 }
 
 fn content(entry: &Entry) -> Option<&Content> {
@@ -171,8 +159,8 @@ fn download(repository: &Repository, piece: &Piece, path: &Path, offset: u64, me
     let file = File::options().write(true).open(path).map_err(local)?;
     let key = repository.key(&piece.object);
     let mut mismatch = String::new();
-    // Bytes may have been damaged on their way: only what is wrong twice is wrong in the store.
-    for _ in 0..2 {
+    // Bytes may have been damaged on their way: only what is wrong each time is wrong in the store.
+    for _ in 0..READINGS {
         let stored = Stored { crc64nvme: Some(piece.crc64nvme.clone()), ..Stored::default() };
         let mut check = Check::against(&stored).expect("a CRC is a check");
         let (mut size, mut failed) = (0, None);
@@ -244,6 +232,14 @@ fn folders(root: &Path, folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_passed_over_is_told() {
+        let (one, two) = ("restored A".to_string(), ["B".to_string(), "C".into()]);
+        assert_eq!((told(None, &[]), told(Some(one.clone()), &[])), (None, Some(one.clone())));
+        assert_eq!(told(Some(one), &two[..1]).as_deref(), Some("restored A; damaged: B"));
+        assert_eq!(told(None, &two).as_deref(), Some("no checkpoint could be restored; damaged: B and 1 before it"));
+    }
 
     #[test]
     fn times_before_1970_too() {

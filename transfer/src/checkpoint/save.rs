@@ -57,7 +57,12 @@ impl Session {
         for kept in &head.kept {
             match repository.set(kept) {
                 Ok(set) => drop(sets.insert(kept.manifest.clone(), set)),
-                Err(Unusable::Damaged(why)) => say(&format!("{}: {why}", called(kept.number, kept.attempt))),
+                Err(Unusable::Damaged(why)) => {
+                    say(&format!(
+                        "{} cannot be read: {why}; until it is kept no more, nothing is removed",
+                        called(kept.number, kept.attempt)
+                    ));
+                }
                 Err(Unusable::Failed(fault)) => return Err(fault),
             }
         }
@@ -187,6 +192,10 @@ impl Session {
 
     /// Removes what the head does not name any more. Only after a publish: then the head is known to be as this process wrote it.
     fn collect(&mut self) {
+        // Of one whose manifest could not be read the objects are not known: until it is kept no more, nothing goes.
+        if self.head.kept.iter().any(|kept| !self.sets.contains_key(&kept.manifest)) {
+            return;
+        }
         let mut named: HashSet<&str> = self.head.kept.iter().map(|k| k.manifest.as_str()).collect();
         named.extend(self.sets.values().flat_map(Set::objects));
         match collect::garbage(&self.repository, &named) {

@@ -42,7 +42,7 @@ pub fn run(context: &Context) -> Result<Receipt, Fault> {
     let restored = checkpoint::restore(context)?;
     let mut receipt = inputs::fetch(context)?;
     if let Some(restored) = restored {
-        receipt.message = format!("{}; {}", receipt.message, restored.said());
+        receipt.message = format!("{}; {}", receipt.message, restored);
     }
     Ok(Receipt { published_under: under, ..receipt })
 }

@@ -155,6 +155,7 @@ fn a_damaged_one_is_passed_over_and_said() {
     assert_eq!(fetched.says(), (0, "Done"), "{}", fetched.log);
     assert!(fetched.log.contains("checkpoint 2 of attempt 1 is damaged"), "{}", fetched.log);
     assert!(fetched.receipt().message.contains("restored checkpoint 1 of"), "{:?}", fetched.receipt());
+    assert!(fetched.receipt().message.contains("damaged: checkpoint 2 of attempt 1"), "{:?}", fetched.receipt());
     let want = BTreeMap::from([("model".to_string(), noise(1000, 1)), ("epoch-1".to_string(), b"e".to_vec())]);
     assert!(files(&folder(&second)) == want, "nothing of the damaged one is left");
     assert_eq!(head(&bucket, "damaged").kept.len(), 1, "it does not push a whole one out");
@@ -166,6 +167,7 @@ fn a_damaged_one_is_passed_over_and_said() {
     let fetched = third.run(&["fetch"]);
     assert_eq!(fetched.says(), (0, "Done"), "{}", fetched.log);
     assert!(fetched.log.contains("is gone") && fetched.log.contains("from the beginning"), "{}", fetched.log);
+    assert!(fetched.receipt().message.contains("damaged: checkpoint 1 of attempt 1"), "{:?}", fetched.receipt());
     assert!(files(&folder(&third)).is_empty());
 }
 

@@ -2,9 +2,10 @@
 
 use gpujob_transfer::checksum::{crc64nvme, crc64nvme_text};
 use gpujob_transfer::plan::PART;
-use gpujob_transfer::store::{Class, ObjectStore};
+use gpujob_transfer::store::{Class, ObjectStore, read};
 
 use crate::attempt::{noise, objects};
+use crate::proxy::Proxy;
 use crate::weed::weed;
 
 #[test]
@@ -25,6 +26,16 @@ fn objects_keep_their_checksum_also_when_copied() {
     assert_eq!(store.head("nothing").unwrap(), None);
     assert_eq!(store.copy("nothing", "x").unwrap_err().class, Class::NotFound);
     store.delete("nothing").unwrap();
+}
+
+#[test]
+fn a_small_object_is_read_and_checked_with_one_request() {
+    let bucket = weed().bucket("read");
+    weed().store(&bucket).put("x", b"small").unwrap();
+    let counter = Proxy::new(0, false);
+    let (bytes, info) = read(&weed().store_by(&bucket, counter.endpoint()), "x", 100).unwrap().unwrap();
+    assert_eq!((bytes.as_slice(), info.sums.crc64nvme), (&b"small"[..], Some(crc64nvme_text(crc64nvme(b"small")))));
+    assert_eq!(counter.requests(), 1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod gcs;
 mod inputs;
 mod kept;
 mod lost;
+mod misread;
 mod owners;
 mod paths;
 mod probes;

@@ -110,7 +110,11 @@ impl Weed {
     }
 
     pub(crate) fn store(&self, bucket: &str) -> S3 {
-        let endpoint = self.endpoint();
+        self.store_by(bucket, self.endpoint())
+    }
+
+    /// The same, by a proxy's endpoint.
+    pub(crate) fn store_by(&self, bucket: &str, endpoint: String) -> S3 {
         S3::from_env(bucket, &|name| match name {
             "AWS_ACCESS_KEY_ID" => Some(ACCESS_KEY.into()),
             "AWS_SECRET_ACCESS_KEY" => Some(SECRET_KEY.into()),
