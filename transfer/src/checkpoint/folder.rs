@@ -1,6 +1,7 @@
 //! A snapshot of the folder: what was in it at one moment, with the files that are to be read held open.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -16,8 +17,6 @@ use crate::stamp::Stamp;
 
 /// Names that end so are being written, or were left by a program that died.
 const UNFINISHED: [&str; 2] = [".partial", ".tmp"];
-/// Deepest folder that is followed.
-const DEPTH: usize = 64;
 /// Most files that are held open at once.
 const OPEN: usize = 512;
 
@@ -40,7 +39,8 @@ pub(super) enum Seen {
     /// A file to read. `None`: more than could be held open; it is opened when its turn comes.
     File(Option<File>),
     Folder,
-    Link(String),
+    /// Where it leads, as it is written.
+    Link(OsString),
 }
 
 /// Why there is no snapshot.
@@ -70,7 +70,7 @@ pub(super) fn snapshot(root: &Path, known: &HashMap<Stamp, Content>, quiet: Dura
             Seen::Folder
         } else if about.is_symlink() {
             let target = fs::read_link(&full).map_err(|e| vanished(&full, e))?;
-            Seen::Link(target.to_string_lossy().into_owned())
+            Seen::Link(target.into_os_string())
         } else if let Some(content) = known.get(&Stamp::of(about)) {
             Seen::Known(content.clone())
         } else if held < OPEN {
@@ -108,11 +108,12 @@ pub(super) fn unchanged(before: &Metadata, now: &Metadata) -> bool {
 /// Everything below the folder but what cannot be saved, sorted.
 fn list(root: &Path) -> Result<Vec<(String, Metadata)>, NoSnapshot> {
     let mut found = vec![];
-    let mut folders = vec![(root.to_path_buf(), String::new(), 0)];
-    while let Some((folder, prefix, depth)) = folders.pop() {
+    // However deep: links are not followed, and the system's longest path ends it, as a failure and not in silence.
+    let mut folders = vec![(root.to_path_buf(), String::new())];
+    while let Some((folder, prefix)) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(e) if depth == 0 && e.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(e) if prefix.is_empty() && e.kind() == io::ErrorKind::NotFound => return Ok(found),
             Err(e) => return Err(vanished(&folder, e)),
         };
         for entry in entries {
@@ -123,13 +124,13 @@ fn list(root: &Path) -> Result<Vec<(String, Metadata)>, NoSnapshot> {
                 SAID.call_once(say);
                 continue;
             };
-            if UNFINISHED.iter().any(|end| name.ends_with(end)) || (depth == 0 && name.starts_with(".gpujob")) {
+            if UNFINISHED.iter().any(|end| name.ends_with(end)) || (prefix.is_empty() && name.starts_with(".gpujob")) {
                 continue;
             }
             let about = entry.metadata().map_err(|e| vanished(&entry.path(), e))?;
             let path = format!("{prefix}{name}");
-            if about.is_dir() && depth < DEPTH {
-                folders.push((entry.path(), format!("{path}/"), depth + 1));
+            if about.is_dir() {
+                folders.push((entry.path(), format!("{path}/")));
             }
             // Sockets, pipes and devices have no bytes to save.
             if about.is_dir() || about.is_symlink() || about.is_file() {

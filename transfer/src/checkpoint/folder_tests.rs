@@ -20,8 +20,21 @@ fn everything_but_what_is_unfinished() {
     let items = taken(folder.path());
     let paths: Vec<_> = items.iter().map(|i| i.path.as_str()).collect();
     assert_eq!(paths, [".metadata", "broken", "deep", "deep/a", "deep/empty", "latest"]);
-    assert!(matches!(&items[5].kind, Seen::Link(target) if target == "deep/a"));
+    assert!(matches!(&items[5].kind, Seen::Link(target) if *target == "deep/a"));
     assert!(taken(&at("missing")).is_empty());
+}
+
+#[test]
+fn folders_are_followed_however_deep() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = vec!["d"; 200].join("/");
+    fs::create_dir_all(folder.path().join(&deep)).unwrap();
+    fs::write(folder.path().join(&deep).join("model"), "1").unwrap();
+    // A link around is a link, not a way.
+    symlink("..", folder.path().join("d/up")).unwrap();
+    let items = taken(folder.path());
+    assert_eq!(items.len(), 202);
+    assert!(items.iter().any(|item| item.path == format!("{deep}/model") && matches!(item.kind, Seen::File(Some(_)))));
 }
 
 #[test]

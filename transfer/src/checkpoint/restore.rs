@@ -120,9 +120,12 @@ fn put_back(repository: &Repository, root: &Path, set: &Set) -> Result<(), Unusa
     for entry in &set.entries {
         let path = root.join(&entry.path);
         match &entry.kind {
-            Kind::Link { target } => {
+            Kind::Link { .. } => {
                 let _ = fs::remove_file(&path);
-                symlink(target, &path).map_err(disk(&path))?;
+                // A manifest whose links say nothing is not read.
+                if let Some(target) = entry.kind.target() {
+                    symlink(target, &path).map_err(disk(&path))?;
+                }
             }
             Kind::Folder => dress(&path, entry, 0o777).map_err(disk(&path))?,
             Kind::File(_) => {}

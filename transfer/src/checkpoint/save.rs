@@ -125,7 +125,7 @@ impl Session {
                     && match (&entry.kind, &item.kind) {
                         (Kind::File(was), Seen::Known(is)) => was == is,
                         (Kind::Folder, Seen::Folder) => true,
-                        (Kind::Link { target }, Seen::Link(is)) => target == is,
+                        (was @ Kind::Link { .. }, Seen::Link(is)) => *was == Kind::link(is),
                         _ => false,
                     }
             })
@@ -141,7 +141,7 @@ impl Session {
             let kind = match item.kind {
                 Seen::Known(content) => Kind::File(content),
                 Seen::Folder => Kind::Folder,
-                Seen::Link(target) => Kind::Link { target },
+                Seen::Link(target) => Kind::link(&target),
                 Seen::File(file) => {
                     let at = *once.entry(Stamp::of(&item.about)).or_insert_with(|| {
                         sources.push((self.root.join(&item.path), item.about.clone(), file));

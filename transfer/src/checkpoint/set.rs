@@ -1,5 +1,10 @@
 //! One checkpoint: everything that was in the folder at one moment.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum::sha256_hex;
@@ -48,9 +53,29 @@ pub enum Kind {
     Folder,
     /// A symbolic link.
     Link {
-        /// As it was written.
+        /// As it was written; for people only where `exact` is there.
         target: String,
+        /// The target's bytes in base64, where they are not UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exact: Option<String>,
     },
+}
+
+impl Kind {
+    /// A link that leads there.
+    pub fn link(target: &OsStr) -> Kind {
+        let exact = target.to_str().is_none().then(|| STANDARD.encode(target.as_bytes()));
+        Kind::Link { target: target.to_string_lossy().into_owned(), exact }
+    }
+
+    /// Where a link leads; none of what is no link, or of one that cannot be read.
+    pub fn target(&self) -> Option<OsString> {
+        match self {
+            Kind::Link { target, exact: None } => Some(target.into()),
+            Kind::Link { exact: Some(exact), .. } => STANDARD.decode(exact).ok().map(OsString::from_vec),
+            Kind::File(_) | Kind::Folder => None,
+        }
+    }
 }
 
 /// A file's bytes.
@@ -115,6 +140,9 @@ impl Set {
         if let Some(entry) = set.entries.iter().find(|e| !plain(&e.path)) {
             return Err(format!("its manifest has the name {:?}, which leads out of the folder", entry.path));
         }
+        if let Some(entry) = set.entries.iter().find(|e| matches!(e.kind, Kind::Link { .. }) && e.kind.target().is_none()) {
+            return Err(format!("its manifest does not say where the link {:?} leads", entry.path));
+        }
         let torn = |file: &&Content| file.pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(piece.size)) != Some(file.size);
         if let Some(file) = set.files().find(torn) {
             return Err(format!("its manifest has a file of {} bytes whose pieces have others", file.size));
@@ -136,8 +164,7 @@ mod tests {
     fn set(path: &str) -> Set {
         let content = Content::of(vec![Piece { object: "o/1-x/0".into(), size: 3, crc64nvme: "AA=".into() }]);
         let entry = |path: &str, kind| Entry { path: path.into(), mode: 0o600, uid: 1000, gid: 1000, mtime: (-1, 5), kind };
-        let entries =
-            vec![entry(path, Kind::File(content)), entry("empty", Kind::Folder), entry("latest", Kind::Link { target: "a/b".into() })];
+        let entries = vec![entry(path, Kind::File(content)), entry("empty", Kind::Folder), entry("latest", Kind::link("a/b".as_ref()))];
         Set { v: 1, attempt: 1, number: 2, taken: 3, entries }
     }
 
@@ -154,6 +181,24 @@ mod tests {
             content.size = 4;
         }
         let (bytes, sum) = torn.encode();
+        assert!(Set::decode(&bytes, &sum).is_err());
+    }
+
+    #[test]
+    fn links_lead_where_they_led_whatever_their_bytes() {
+        for target in [&b"a/b"[..], b"gone/\xff\xfe", "ü".as_bytes()] {
+            let mut set = set("a");
+            set.entries[2].kind = Kind::link(OsStr::from_bytes(target));
+            let (bytes, sum) = set.encode();
+            let back = Set::decode(&bytes, &sum).unwrap();
+            assert_eq!(back.entries[2].kind.target().unwrap().as_bytes(), target);
+            assert_eq!(back, set);
+        }
+        let (bytes, _) = set("a").encode();
+        assert!(!String::from_utf8(bytes).unwrap().contains("exact"), "a usual one is written as ever");
+        let mut bad = set("a");
+        bad.entries[2].kind = Kind::Link { target: "x".into(), exact: Some("no base64".into()) };
+        let (bytes, sum) = bad.encode();
         assert!(Set::decode(&bytes, &sum).is_err());
     }
 

@@ -53,7 +53,9 @@ impl<E: Into<Fault>> From<E> for Stop {
 }
 
 fn unreadable(path: &Path, e: &io::Error) -> Fault {
-    let message = format!("{}: {e}; let the pod's runAsUser be the user that writes checkpoints", path.display());
+    let denied = e.kind() == io::ErrorKind::PermissionDenied;
+    let advice = if denied { "; let the pod's runAsUser be the user that writes checkpoints" } else { "" };
+    let message = format!("{}: {e}{advice}", path.display());
     Fault::permanent(crate::receipt::reason::UNREADABLE_FILE, message)
 }
 

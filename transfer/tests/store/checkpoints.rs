@@ -1,7 +1,9 @@
 //! Checkpoints by the real binary: saved whole, restored whole, and only ever by the attempt that runs.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -87,25 +89,28 @@ fn what_was_saved_is_restored_as_it_was() {
     fs::write(folder(&first).join("half.partial"), "not yet").unwrap();
     fs::create_dir(folder(&first).join("empty")).unwrap();
     symlink("deep/large.bin", folder(&first).join("latest")).unwrap();
+    symlink(OsStr::from_bytes(b"older\xff"), folder(&first).join("odd")).unwrap();
+    let deep = vec!["d"; 100].join("/");
+    write(&first, &format!("{deep}/state"), b"deep");
     let at = |job: &Attempt, name: &str| folder(job).join(name);
     fs::set_permissions(at(&first, "small ü"), fs::Permissions::from_mode(0o640)).unwrap();
     let time = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 123_000_000);
     fs::File::open(at(&first, "small ü")).unwrap().set_modified(time).unwrap();
-    ask(&first, &sidecar, "t1", "saved checkpoint 1 of attempt 1 (2 files");
+    ask(&first, &sidecar, "t1", "saved checkpoint 1 of attempt 1 (3 files");
     // A second one sends only what is new, whatever the others are called by now.
     let before = keys(&bucket, "whole", "o");
-    assert_eq!(before.len(), 4, "three pieces, and a small one");
+    assert_eq!(before.len(), 5, "three pieces, and two small ones");
     fs::rename(at(&first, "deep/large.bin"), at(&first, "deep/older.bin")).unwrap();
     write(&first, "deep/new.bin", b"2");
-    ask(&first, &sidecar, "t2", "saved checkpoint 2 of attempt 1 (3 files");
+    ask(&first, &sidecar, "t2", "saved checkpoint 2 of attempt 1 (4 files");
     let after = keys(&bucket, "whole", "o");
-    assert!(after.len() == 5 && before.iter().all(|key| after.contains(key)), "{before:?} {after:?}");
+    assert!(after.len() == 6 && before.iter().all(|key| after.contains(key)), "{before:?} {after:?}");
     // And once more at the end.
     write(&first, "last", b"3");
     sidecar.signal(Signal::TERM);
     let ended = sidecar.end();
     assert_eq!(ended.says(), (0, "Done"), "{}", ended.log);
-    assert!(ended.receipt().message.contains("checkpoint 3 of attempt 1 (4 files"), "{:?}", ended.receipt());
+    assert!(ended.receipt().message.contains("checkpoint 3 of attempt 1 (5 files"), "{:?}", ended.receipt());
 
     let second = job("whole", 2, &bucket, false);
     let fetched = second.run(&["fetch"]);
@@ -116,6 +121,7 @@ fn what_was_saved_is_restored_as_it_was() {
     assert!(files(&folder(&second)) == want, "{:?}", files(&folder(&second)).keys());
     assert!(at(&second, "empty").is_dir());
     assert_eq!(fs::read_link(at(&second, "latest")).unwrap(), Path::new("deep/large.bin"));
+    assert_eq!(fs::read_link(at(&second, "odd")).unwrap().as_os_str().as_bytes(), b"older\xff");
     let about = fs::metadata(at(&second, "small ü")).unwrap();
     assert_eq!(about.modified().unwrap(), time);
     assert_eq!(about.mode() & 0o777, 0o666, "whatever main's user is, it can write over it");
@@ -123,7 +129,7 @@ fn what_was_saved_is_restored_as_it_was() {
     // What was restored is in the store already: only what main adds is sent. And of old ones as many stay as were asked for.
     let sidecar = second.start(&["stage"]);
     write(&second, "more", b"4");
-    ask(&second, &sidecar, "t3", "saved checkpoint 4 of attempt 2 (5 files");
+    ask(&second, &sidecar, "t3", "saved checkpoint 4 of attempt 2 (6 files");
     let own: Vec<_> = keys(&bucket, "whole", "o").into_iter().filter(|k| k.contains("/o/00000002-")).collect();
     assert_eq!(own.len(), 1);
     assert_eq!(head(&bucket, "whole").kept.iter().map(|k| (k.attempt, k.number)).collect::<Vec<_>>(), [(1, 3), (2, 4)]);
