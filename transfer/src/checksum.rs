@@ -29,6 +29,43 @@ pub fn md5(bytes: &[u8]) -> [u8; 16] {
     md5::Md5::digest(bytes).into()
 }
 
+/// MD5 of a stream of bytes.
+#[derive(Default)]
+pub struct Md5(md5::Md5);
+
+impl Md5 {
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all that came, in base64.
+    pub fn finish(self) -> String {
+        STANDARD.encode(self.0.finalize())
+    }
+}
+
+/// CRC-32C of a stream of bytes.
+pub struct Crc32c(Digest);
+
+impl Default for Crc32c {
+    fn default() -> Crc32c {
+        Crc32c(Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Crc32c {
+    /// More bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all that came: base64 of 4 big-endian bytes.
+    pub fn finish(self) -> String {
+        STANDARD.encode(&self.0.finalize().to_be_bytes()[4..])
+    }
+}
+
 /// SHA-256 of a stream of bytes.
 pub struct Sha256(Context);
 

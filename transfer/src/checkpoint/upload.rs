@@ -21,8 +21,11 @@ use super::repository::Repository;
 use super::set::{Content, Piece};
 use super::time;
 
-/// Pieces at a time: so many buffers of 8 MiB.
+/// Pieces at a time, each in memory.
 const THREADS: usize = 4;
+/// Largest piece. They are objects of their own, of which a file may have any number: no need to grow with a file of a TiB, as the parts of
+/// an upload do.
+const PIECE: u64 = 32 << 20;
 
 /// Why an upload ended.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ pub(super) struct Uploader<'a> {
 
 /// Where the pieces of a file of that size begin, and how long they are.
 fn cut(size: u64) -> impl Iterator<Item = (u64, u64)> {
-    let step = part_size(size);
+    let step = part_size(size).min(PIECE);
     (0..size.div_ceil(step)).map(move |n| (n * step, step.min(size - n * step)))
 }
 
@@ -172,7 +175,7 @@ mod tests {
         for size in [1, 8 << 20, (8 << 20) + 1, 3 << 40] {
             let pieces: Vec<_> = cut(size).collect();
             assert_eq!(pieces.iter().map(|p| p.1).sum::<u64>(), size);
-            assert!(pieces.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0) && pieces.len() <= 10_000);
+            assert!(pieces.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0) && pieces.iter().all(|p| p.1 <= PIECE));
         }
     }
 }

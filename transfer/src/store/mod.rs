@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::checksum::{Check, Stored, crc64nvme};
+use crate::checksum::{Check, Stored};
 use crate::spec::Integrity;
 
 pub mod clock;
@@ -133,15 +133,12 @@ pub trait ObjectStore: Send + Sync {
     /// Sends part `number` (from 1). Returns what `complete_upload` needs of it: an ETag, mostly.
     fn upload_part(&self, key: &str, upload: &str, number: u32, body: &[u8]) -> Result<String, StoreError>;
 
-    /// As [`ObjectStore::put`], from a file. [`Class::BadDigest`] when the file has changed since its sums were taken.
-    fn put_stretch(&self, key: &str, body: &Stretch<'_>) -> Result<String, StoreError> {
-        self.put(key, &loaded(&self.name(key), body)?)
-    }
+    /// As [`ObjectStore::put`], from a file, of which no more than a buffer is in memory: a part of a large file may have hundreds of MiB.
+    /// [`Class::BadDigest`] when the file has changed since its sums were taken.
+    fn put_stretch(&self, key: &str, body: &Stretch<'_>) -> Result<String, StoreError>;
 
-    /// As [`ObjectStore::upload_part`], from a file. [`Class::BadDigest`] when the file has changed since its sums were taken.
-    fn upload_stretch(&self, key: &str, upload: &str, number: u32, body: &Stretch<'_>) -> Result<String, StoreError> {
-        self.upload_part(key, upload, number, &loaded(&self.name(key), body)?)
-    }
+    /// As [`ObjectStore::upload_part`], from a file, as [`ObjectStore::put_stretch`].
+    fn upload_stretch(&self, key: &str, upload: &str, number: u32, body: &Stretch<'_>) -> Result<String, StoreError>;
 
     /// Number and ETag of every part that an upload has. `None`: there is no such upload, or the store cannot say; begin anew.
     fn list_parts(&self, _key: &str, _upload: &str) -> Result<Option<Parts>, StoreError> {
@@ -193,15 +190,19 @@ pub fn open(
     }
 }
 
-/// The bytes of a stretch, as long as they are those that its sums are of. Such a store is told another sum than ours, or none: it would
-/// take what the file has become meanwhile, and the manifest would say what it was.
-fn loaded(name: &str, body: &Stretch<'_>) -> Result<Vec<u8>, StoreError> {
-    let bytes = body.load().map_err(|e| unread(name, &e))?;
-    if crc64nvme(&bytes) != body.crc64nvme {
-        let detail = "the file that goes there has changed since it was summed".to_owned();
-        return Err(StoreError { class: Class::BadDigest, request: format!("PUT {name}"), status: 0, code: String::new(), detail });
+/// Reads a stretch once more, for a sum that the store checks or answers with. The bytes must be those that its own sums are of: another
+/// sum, of what the file has become meanwhile, would pass, and the manifest would say what it was.
+fn summed(name: &str, body: &Stretch<'_>, each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+    if body.read_again(each).map_err(|e| unread(name, &e))? {
+        return Ok(());
     }
-    Ok(bytes)
+    Err(changed(name))
+}
+
+/// A file that was written to since its sums were taken.
+fn changed(name: &str) -> StoreError {
+    let detail = "the file that goes there has changed since it was summed".to_owned();
+    StoreError { class: Class::BadDigest, request: format!("PUT {name}"), status: 0, code: String::new(), detail }
 }
 
 /// A file that cannot be read while it is sent.
@@ -285,13 +286,17 @@ mod tests {
     use std::io::{Seek, Write};
 
     #[test]
-    fn a_file_that_has_changed_since_it_was_summed_is_not_loaded() {
+    fn a_file_that_has_changed_since_it_was_summed_is_told() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 10_000]).unwrap();
         let stretch = Stretch::read(&file, 0, 10_000).unwrap().unwrap();
-        assert_eq!(loaded("b/k", &stretch).unwrap(), [7; 10_000]);
+        let mut bytes = vec![];
+        summed("b/k", &stretch, |piece| bytes.extend_from_slice(piece)).unwrap();
+        assert_eq!(bytes, [7; 10_000]);
         (&file).rewind().unwrap();
         (&file).write_all(b"8").unwrap();
-        assert_eq!(loaded("b/k", &stretch).unwrap_err().class, Class::BadDigest);
+        assert_eq!(summed("b/k", &stretch, |_| {}).unwrap_err().class, Class::BadDigest);
+        file.set_len(9_999).unwrap();
+        assert_eq!(summed("b/k", &stretch, |_| {}).unwrap_err().class, Class::BadDigest);
     }
 }

@@ -89,18 +89,28 @@ impl Stretch<'_> {
     /// # Errors
     /// The disk's.
     pub fn holds(&self) -> io::Result<bool> {
-        let now = Stretch::read(self.file, self.offset, self.length)?;
-        Ok(now.is_some_and(|now| (now.crc64nvme, now.sha256) == (self.crc64nvme, self.sha256)))
+        let mut sha = Sha256::new();
+        Ok(self.read_again(|bytes| sha.update(bytes))? && sha.finish() == self.sha256)
     }
 
-    /// Its bytes; those that are there no more are zeros.
+    /// Hands its bytes to `each`, for another sum than those. False: the file has other bytes there by now.
     ///
     /// # Errors
     /// The disk's.
-    pub fn load(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(usize::try_from(self.length).unwrap_or(0));
-        self.send(&mut bytes)?;
-        Ok(bytes)
+    pub fn read_again(&self, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+        let (mut crc, mut at) = (Crc64::new(), 0);
+        while at < self.length {
+            let read = chunk(self.file, self.offset + at, self.length - at, |bytes| {
+                crc.update(bytes);
+                each(bytes);
+                Ok(())
+            })?;
+            if read == 0 {
+                return Ok(false);
+            }
+            at += read;
+        }
+        Ok(crc.finish() == self.crc64nvme)
     }
 
     /// Writes its bytes; those that are there no more are zeros, so that a request has the length that it says.
@@ -202,6 +212,13 @@ mod tests {
         reader.join().unwrap().unwrap()
     }
 
+    /// What `send` writes.
+    fn written(stretch: &Stretch<'_>) -> Vec<u8> {
+        let mut bytes = vec![];
+        stretch.send(&mut bytes).unwrap();
+        bytes
+    }
+
     #[test]
     fn its_sums_are_those_of_its_bytes() {
         let mut file = tempfile::tempfile().unwrap();
@@ -211,8 +228,9 @@ mod tests {
             let want = &bytes[offset..offset + length];
             let stretch = Stretch::read(&file, offset as u64, length as u64).unwrap().unwrap();
             assert_eq!((stretch.crc64nvme, stretch.sha256), (crc64nvme(want), sha256(want)), "{offset} {length}");
-            assert!(stretch.load().unwrap() == want && sent(&stretch) == want, "{offset} {length}");
-            assert!(stretch.holds().unwrap());
+            assert!(written(&stretch) == want && sent(&stretch) == want, "{offset} {length}");
+            let mut again = vec![];
+            assert!(stretch.read_again(|bytes| again.extend_from_slice(bytes)).unwrap() && again == want);
         }
         assert!(Stretch::read(&file, 1, bytes.len() as u64).unwrap().is_none());
     }
@@ -229,7 +247,7 @@ mod tests {
                 let from = usize::try_from(stretch.offset).unwrap();
                 let want = &bytes[from..from + length];
                 assert_eq!((stretch.crc64nvme, stretch.sha256), (crc64nvme(want), sha256(want)), "{length} at {from}");
-                assert!(stretch.holds().unwrap() && stretch.load().unwrap() == want);
+                assert!(stretch.holds().unwrap() && written(&stretch) == want);
             }
         }
         assert!(Stretch::read_two(&file, [0, 4 * CHUNK as u64], 2 * CHUNK as u64).unwrap().is_none());
@@ -242,7 +260,7 @@ mod tests {
         let stretch = Stretch::read(&file, 0, 10_000).unwrap().unwrap();
         file.set_len(4_000).unwrap();
         let want = [vec![7; 4_000], vec![0; 6_000]].concat();
-        assert!(stretch.load().unwrap() == want && sent(&stretch) == want);
+        assert!(written(&stretch) == want && sent(&stretch) == want);
         assert!(!stretch.holds().unwrap());
     }
 }

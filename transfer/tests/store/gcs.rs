@@ -9,7 +9,7 @@ use gpujob_transfer::checksum::{crc64nvme, crc64nvme_text};
 use gpujob_transfer::spec::Integrity;
 use gpujob_transfer::store::conditional::{self, Conditional};
 use gpujob_transfer::store::gcs::Gcs;
-use gpujob_transfer::store::{Class, Condition, ObjectStore, read};
+use gpujob_transfer::store::{Class, Condition, ObjectStore, Stretch, read};
 use serde_json::json;
 
 use crate::attempt::{Attempt, noise};
@@ -108,6 +108,43 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
     store.abort_upload("out/big", &id).unwrap();
     assert_eq!(objects(&store).len(), 1);
     assert_eq!(store.list_parts("out/big", &id).unwrap(), None);
+}
+
+#[test]
+fn a_stretch_of_a_file_is_sent_as_it_was_summed_or_not_at_all() {
+    let bucket = emulator().bucket("stretch");
+    let body = noise((3 << 20) + 77, 9);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &body).unwrap();
+    let opened = fs::File::open(file.path()).unwrap();
+    for wanted in [None, Some(Integrity::Md5), Some(Integrity::None)] {
+        let store = emulator().store(&bucket).checked_by(wanted, "out/");
+        let stretch = || Stretch::read(&opened, 5, 2 << 20).unwrap().unwrap();
+        store.put_stretch("one", &stretch()).unwrap();
+        let info = store.head("one").unwrap().unwrap();
+        assert_eq!((info.size, info.sums.crc64nvme), (2 << 20, Some(text(&body[5..5 + (2 << 20)]))), "{wanted:?}");
+        assert!(read(&store, "one", 1 << 30).unwrap().unwrap().0 == body[5..5 + (2 << 20)]);
+        let id = store.create_upload("whole").unwrap();
+        let parts: Vec<_> = [(0, 1 << 20), (1 << 20, (2 << 20) + 77)]
+            .iter()
+            .zip(1..)
+            .map(|((from, length), n)| {
+                store.upload_stretch("whole", &id, n, &Stretch::read(&opened, *from, *length).unwrap().unwrap()).unwrap()
+            })
+            .collect();
+        store.complete_upload("whole", &id, &parts, &text(&body)).unwrap();
+        assert!(read(&store, "whole", 1 << 30).unwrap().unwrap().0 == body, "{wanted:?}");
+        // Written to after it was summed.
+        let before = stretch();
+        fs::write(file.path(), [&body[..100], b"MAIN", &body[104..]].concat()).unwrap();
+        assert_eq!(store.put_stretch("other", &before).unwrap_err().class, Class::BadDigest, "{wanted:?}");
+        assert_eq!(store.head("other").unwrap(), None);
+        fs::write(file.path(), &body).unwrap();
+    }
+    // What is damaged on its way is sent again.
+    let stretch = Stretch::read(&opened, 0, body.len() as u64).unwrap().unwrap();
+    emulator().behind(&bucket, Meddle::FlipsUpload).put_stretch("x", &stretch).unwrap();
+    assert!(objects(&emulator().store(&bucket))["x"] == body);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What a store honours is found by asking it for what it must refuse.
 
+use std::fs;
+
 use gpujob_transfer::plan::PART;
 use gpujob_transfer::spec::Integrity;
 use gpujob_transfer::store::conditional::{self, Conditional};
-use gpujob_transfer::store::{Class, ObjectStore};
+use gpujob_transfer::store::{Class, ObjectStore, Stretch, read};
 
 use crate::attempt::noise;
 use crate::double::{Conditions, Double, Manners};
@@ -42,6 +44,34 @@ fn the_strongest_checksum_that_is_really_checked_is_used() {
                 .collect();
             assert_eq!(sent, [want].into_iter().filter(|w| *w != "none").collect::<Vec<_>>(), "{target}");
         }
+    }
+}
+
+#[test]
+fn a_file_is_sent_as_it_was_summed_whatever_the_store_checks() {
+    let bytes = noise(PART as usize + 77, 6);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let opened = fs::File::open(file.path()).unwrap();
+    for (checks, want) in [(&[CRC][..], "crc64nvme"), (&[SHA], "sha256"), (&[MD5], "md5"), (&[], "none")] {
+        let double = Double::new(Manners { checks, ..Manners::default() });
+        let store = double.store(&[]).checked_by(None, "out/");
+        assert_eq!(store.integrity().unwrap(), want);
+        fs::write(file.path(), &bytes).unwrap();
+        let stretch = Stretch::read(&opened, 7, PART).unwrap().unwrap();
+        // Damaged on its way: refused or found out, and sent again.
+        double.change(|manners| manners.damages = 1);
+        store.put_stretch("out/one", &stretch).unwrap();
+        assert!(read(&store, "out/one", 1 << 30).unwrap().unwrap().0 == bytes[7..7 + PART as usize], "{want}");
+        let upload = store.create_upload("out/two").unwrap();
+        let part = store.upload_stretch("out/two", &upload, 1, &stretch).unwrap();
+        store.complete_upload("out/two", &upload, &[part], "crc").unwrap();
+        assert!(read(&store, "out/two", 1 << 30).unwrap().unwrap().0 == bytes[7..7 + PART as usize], "{want}");
+        // Written to since: refused or found out, and not sent again.
+        fs::write(file.path(), [&bytes[..500], b"MAIN", &bytes[504..]].concat()).unwrap();
+        let asked = double.asked().len();
+        assert_eq!(store.put_stretch("out/three", &stretch).unwrap_err().class, Class::BadDigest, "{want}");
+        assert!(double.asked().len() <= asked + 1, "{want}");
+        assert!(!double.keys().contains(&"out/three".to_string()), "{want}");
     }
 }
 

@@ -4,48 +4,28 @@ use std::ops::ControlFlow;
 
 use serde::Deserialize;
 
-use super::related::{Checked, upload};
+use super::related::Checked;
 use super::resource::{FIELDS, Listing, Object, Rewritten};
-use super::{Call, Gcs};
+use super::{Call, EMPTY, Gcs};
 use crate::store::s3::framing::Framing;
 use crate::store::wire::Try;
-use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError};
+use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError, Stretch};
 
 impl Gcs {
     pub(super) fn json<T: for<'a> Deserialize<'a>>(&self, call: &Call<'_>, answer: &[u8]) -> Result<T, StoreError> {
         serde_json::from_slice(answer).map_err(|e| self.nonsense(call, format!("the answer is not Google Cloud Storage's JSON: {e}")))
     }
 
-    fn nonsense(&self, call: &Call<'_>, detail: String) -> StoreError {
+    pub(super) fn nonsense(&self, call: &Call<'_>, detail: String) -> StoreError {
         let request = format!("{} {}", call.method, self.url(call.key));
         StoreError { class: Class::Refused, request, status: 200, code: String::new(), detail }
-    }
-
-    fn checked(&self) -> Result<Checked, StoreError> {
-        Checked::by(self.wanted).ok_or_else(|| StoreError {
-            class: Class::NotHonoured,
-            request: format!("PUT {}", self.url(&self.folder)),
-            status: 0,
-            code: String::new(),
-            detail: "Google Cloud Storage checks crc32c and md5 only".into(),
-        })
-    }
-
-    fn write(&self, key: &str, bytes: &[u8], generation: Option<&str>) -> Result<String, StoreError> {
-        let (kind, body) = upload(key, bytes, self.checked()?);
-        let mut query = vec![("uploadType", "multipart"), ("fields", FIELDS)];
-        query.extend(generation.map(|generation| ("ifGenerationMatch", generation)));
-        let path = format!("/upload/storage/v1/b/{}/o", self.bucket);
-        let call = Call { method: "POST", path, query, headers: vec![("content-type", kind)], body: &body, key };
-        let made: Object = self.json(&call, &self.call(&call)?)?;
-        Ok(made.generation)
     }
 
     fn listed(&self, prefix: &str, page: Option<&str>) -> Result<Listing, StoreError> {
         let mut query = vec![("prefix", prefix), ("fields", "items(name,size,generation,crc32c),nextPageToken")];
         query.extend(page.map(|token| ("pageToken", token)));
         let path = format!("/storage/v1/b/{}/o", self.bucket);
-        let call = Call { method: "GET", path, query, headers: vec![], body: &[], key: "" };
+        let call = Call { method: "GET", path, query, headers: vec![], body: EMPTY, key: "" };
         let found: Listing = self.json(&call, &self.call(&call)?)?;
         if found.next_page_token.is_some() && found.next_page_token.as_deref() == page {
             return Err(self.nonsense(&call, "the listing does not go on".into()));
@@ -86,7 +66,7 @@ impl ObjectStore for Gcs {
     }
 
     fn head(&self, key: &str) -> Result<Option<Info>, StoreError> {
-        let call = Call { method: "GET", path: self.object(key), query: vec![("fields", FIELDS)], headers: vec![], body: &[], key };
+        let call = Call { method: "GET", path: self.object(key), query: vec![("fields", FIELDS)], headers: vec![], body: EMPTY, key };
         let answer = match self.call(&call) {
             Ok(answer) => answer,
             Err(e) if e.class == Class::NotFound => return Ok(None),
@@ -113,7 +93,7 @@ impl ObjectStore for Gcs {
                 headers.push(("range", format!("bytes={done}-")));
             }
             let query = vec![("alt", "media"), ("generation", info.version.as_str())];
-            let call = Call { method: "GET", path: self.object(key), query, headers, body: &[], key };
+            let call = Call { method: "GET", path: self.object(key), query, headers, body: EMPTY, key };
             let good = if done > 0 { 206 } else { 200 };
             let mut error = Vec::new();
             let head = self.once(&call, &mut |head, piece| {
@@ -141,7 +121,7 @@ impl ObjectStore for Gcs {
             return Ok(vec![]);
         }
         let headers = vec![("accept-encoding", "gzip".to_string()), ("range", format!("bytes={from}-{}", to - 1))];
-        let call = Call { method: "GET", path: self.object(key), query: vec![("alt", "media")], headers, body: &[], key };
+        let call = Call { method: "GET", path: self.object(key), query: vec![("alt", "media")], headers, body: EMPTY, key };
         let bytes = self.call(&call)?;
         if bytes.len() as u64 != to - from {
             return Err(self.nonsense(&call, format!("{} bytes came for {from} to {to}", bytes.len())));
@@ -185,6 +165,14 @@ impl ObjectStore for Gcs {
         self.write(&Gcs::part_key(upload, number), body, None)
     }
 
+    fn put_stretch(&self, key: &str, body: &Stretch<'_>) -> Result<String, StoreError> {
+        self.write_stretch(key, body)
+    }
+
+    fn upload_stretch(&self, _key: &str, upload: &str, number: u32, body: &Stretch<'_>) -> Result<String, StoreError> {
+        self.write_stretch(&Gcs::part_key(upload, number), body)
+    }
+
     fn list_parts(&self, _key: &str, upload: &str) -> Result<Option<Parts>, StoreError> {
         let number = |object: &Object| object.name.strip_prefix(upload)?.parse().ok();
         let found: Parts = self.all(upload)?.into_iter().filter_map(|o| Some((number(&o)?, o.generation))).collect();
@@ -213,7 +201,7 @@ impl ObjectStore for Gcs {
             let path = format!("{}/rewriteTo/b/{}/o/{}", self.object(from), self.bucket, crate::store::s3::sign::encode(to, false));
             let query = token.iter().map(|token| ("rewriteToken", token.as_str())).collect();
             let headers = vec![("content-type", "application/json".to_string())];
-            let call = Call { method: "POST", path, query, headers, body: b"", key: from };
+            let call = Call { method: "POST", path, query, headers, body: EMPTY, key: from };
             let step: Rewritten = self.json(&call, &self.call(&call)?)?;
             if step.done {
                 return Ok(());
@@ -224,7 +212,7 @@ impl ObjectStore for Gcs {
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        match self.call(&Call { method: "DELETE", path: self.object(key), query: vec![], headers: vec![], body: &[], key }) {
+        match self.call(&Call { method: "DELETE", path: self.object(key), query: vec![], headers: vec![], body: EMPTY, key }) {
             Err(e) if e.class != Class::NotFound => Err(e),
             _ => Ok(()),
         }

@@ -12,6 +12,7 @@ use super::resource::{CRC64NVME, Object};
 use super::{Call, Gcs};
 use crate::checksum::nonce;
 use crate::crew;
+use crate::store::s3::connection::Payload;
 use crate::store::s3::sign::encode;
 use crate::store::{Class, ObjectStore, StoreError};
 
@@ -85,7 +86,7 @@ impl Gcs {
             path: format!("{}/compose", self.object(to)),
             query: vec![],
             headers: vec![("content-type", "application/json".into())],
-            body: body.as_bytes(),
+            body: Payload::Bytes(body.as_bytes()),
             key: to,
         };
         let answer =

@@ -20,6 +20,7 @@ mod client;
 mod compose;
 mod related;
 mod resource;
+mod send;
 
 /// Largest answer that is not a download.
 const ANSWER_LIMIT: usize = 16 << 20;
@@ -44,10 +45,13 @@ struct Call<'a> {
     path: String,
     query: Vec<(&'a str, &'a str)>,
     headers: Vec<(&'static str, String)>,
-    body: &'a [u8],
+    body: Payload<'a>,
     /// The object, for people.
     key: &'a str,
 }
+
+/// No body.
+const EMPTY: Payload<'static> = Payload::Bytes(&[]);
 
 impl Gcs {
     /// A bucket. `STORAGE_EMULATOR_HOST` names an emulator, which is asked without a token; [`google::from_env`] says where
@@ -96,17 +100,19 @@ impl Gcs {
 
     /// Sends a request until it is answered for good, and reads the answer into memory.
     fn call(&self, call: &Call<'_>) -> Result<Vec<u8>, StoreError> {
-        self.repeat(|| {
-            let mut body = Vec::new();
-            let head = self.once(call, &mut |_, piece| {
-                if body.len() + piece.len() > ANSWER_LIMIT {
-                    return ControlFlow::Break(());
-                }
-                body.extend_from_slice(piece);
-                ControlFlow::Continue(())
-            })?;
-            if (200..300).contains(&head.status) { Ok(body) } else { Err(Try::Failed(self.refused(call, head.status, &body))) }
-        })
+        self.repeat(|| self.try_call(call))
+    }
+
+    fn try_call(&self, call: &Call<'_>) -> Result<Vec<u8>, Try> {
+        let mut body = Vec::new();
+        let head = self.once(call, &mut |_, piece| {
+            if body.len() + piece.len() > ANSWER_LIMIT {
+                return ControlFlow::Break(());
+            }
+            body.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        })?;
+        if (200..300).contains(&head.status) { Ok(body) } else { Err(Try::Failed(self.refused(call, head.status, &body))) }
     }
 
     /// One try, with a token of this moment.
@@ -123,10 +129,10 @@ impl Gcs {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         if call.method == "POST" {
-            head.push_str(&format!("content-length: {}\r\n", call.body.len()));
+            head.push_str(&format!("content-length: {}\r\n", call.body.length()));
         }
         head.push_str("\r\n");
-        self.wire.once(&self.endpoint, &Request { method: call.method, head: &head, body: Payload::Bytes(call.body) }, sink)
+        self.wire.once(&self.endpoint, &Request { method: call.method, head: &head, body: call.body }, sink)
     }
 
     fn refused(&self, call: &Call<'_>, status: u16, body: &[u8]) -> StoreError {

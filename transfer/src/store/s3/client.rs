@@ -3,50 +3,18 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use super::about::{etag, info, whole};
+use super::about::{info, whole};
 use super::connection::Payload;
 use super::framing::Framing;
 use super::listing::{self, AND};
 use super::{Answer, Call, EMPTY, S3, integrity, lifecycle, xml};
 use crate::spec::Integrity;
-use crate::store::loaded;
 use crate::store::wire::Try;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError, Stretch};
 
 const CRC: &str = "x-amz-checksum-crc64nvme";
 
 impl S3 {
-    fn write(&self, key: &str, query: &[(&str, &str)], body: &[u8], more: Option<(&'static str, String)>) -> Result<String, StoreError> {
-        // CreateBucket (only tests do it) has no folder to ask in.
-        let kind = if key.is_empty() { Integrity::Crc64nvme } else { self.kind()? };
-        let mut headers: Vec<_> = integrity::header(kind, body).into_iter().collect();
-        headers.extend(more);
-        let call = Call { method: "PUT", key, query, headers, body: Payload::Bytes(body) };
-        let answer = self.repeat(|| {
-            let answer = self.try_call(&call)?;
-            if kind == Integrity::None && self.damaged(&answer.head, body) {
-                return Err(Try::Failed(self.refused(&call, 200, "BadDigest".into(), "its ETag is of other bytes".into())));
-            }
-            Ok(answer)
-        })?;
-        Ok(etag(&answer.head))
-    }
-
-    /// Sends a stretch of a file.
-    fn write_stretch(&self, key: &str, query: &[(&str, &str)], body: &Stretch<'_>) -> Result<String, StoreError> {
-        let Some(header) = integrity::header_of(self.kind()?, body) else {
-            let bytes = loaded(&self.url(key), body)?;
-            return self.write(key, query, &bytes, None);
-        };
-        let call = Call { method: "PUT", key, query, headers: vec![header], body: Payload::Stretch(body) };
-        let answer = self.repeat(|| match self.try_call(&call) {
-            // Not damaged on its way: the file is another one, and no repetition brings it back.
-            Err(Try::Failed(e)) if e.class == Class::BadDigest && !body.holds().unwrap_or(false) => Ok(Err(e)),
-            other => other.map(Ok),
-        })??;
-        Ok(etag(&answer.head))
-    }
-
     /// Asks for the stored checksums, of a store that does not mind being asked.
     fn with_checksums(&self) -> Vec<(&'static str, String)> {
         if self.plain.load(Ordering::Relaxed) { vec![] } else { vec![("x-amz-checksum-mode", "ENABLED".into())] }

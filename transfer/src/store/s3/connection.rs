@@ -44,6 +44,8 @@ pub enum Payload<'a> {
     Bytes(&'a [u8]),
     /// From a file.
     Stretch(&'a Stretch<'a>),
+    /// From a file, with bytes before and after it.
+    Framed(&'a [u8], &'a Stretch<'a>, &'a [u8]),
 }
 
 impl Payload<'_> {
@@ -52,14 +54,16 @@ impl Payload<'_> {
         match self {
             Payload::Bytes(bytes) => bytes.len() as u64,
             Payload::Stretch(stretch) => stretch.length,
+            Payload::Framed(before, stretch, after) => before.len() as u64 + stretch.length + after.len() as u64,
         }
     }
 
-    /// SHA-256, in hex.
+    /// SHA-256 in hex, as a signature has it; that of a framed one is not known, which a signature says in these words.
     pub fn sha256_hex(&self) -> String {
         match self {
             Payload::Bytes(bytes) => sha256_hex(bytes),
             Payload::Stretch(stretch) => hex(&stretch.sha256),
+            Payload::Framed(..) => "UNSIGNED-PAYLOAD".into(),
         }
     }
 }
@@ -129,17 +133,10 @@ impl Connection {
     }
 
     fn send(&mut self, head: &[u8], body: Payload<'_>) -> io::Result<()> {
-        let body = match (body, self.reader.get_mut()) {
-            (Payload::Bytes(body), _) => body,
-            (Payload::Stretch(stretch), Io::Plain(stream)) => {
-                stream.write_all(head)?;
-                return stretch.send_plain(stream);
-            }
-            (Payload::Stretch(stretch), Io::Tls(stream)) => {
-                stream.write_all(head)?;
-                stretch.send(stream)?;
-                return stream.flush();
-            }
+        let body = match body {
+            Payload::Bytes(body) => body,
+            Payload::Stretch(stretch) => return self.stream(head, stretch, &[]),
+            Payload::Framed(before, stretch, after) => return self.stream(&[head, before].concat(), stretch, after),
         };
         let writer: &mut dyn Write = match self.reader.get_mut() {
             Io::Plain(stream) => stream,
@@ -156,6 +153,22 @@ impl Connection {
             writer.write_all(body)?;
         }
         writer.flush()
+    }
+
+    fn stream(&mut self, before: &[u8], stretch: &Stretch<'_>, after: &[u8]) -> io::Result<()> {
+        match self.reader.get_mut() {
+            Io::Plain(stream) => {
+                stream.write_all(before)?;
+                stretch.send_plain(stream)?;
+                stream.write_all(after)
+            }
+            Io::Tls(stream) => {
+                stream.write_all(before)?;
+                stretch.send(stream)?;
+                stream.write_all(after)?;
+                stream.flush()
+            }
+        }
     }
 
     /// Hands the answer's body to `sink`. `Ok(false)` when the sink ended it; then the connection is of no more use.

@@ -126,9 +126,9 @@ impl S3 {
     }
 
     /// Of a store that checks nothing itself: whether it has got other bytes than it was sent, as far as its answer tells.
-    pub(super) fn damaged(&self, answer: &Head, body: &[u8]) -> bool {
+    pub(super) fn damaged(&self, answer: &Head, md5_sent: impl FnOnce() -> String) -> bool {
         let told = if self.integrity.etags.load(Ordering::Relaxed) { etag_md5(answer) } else { None };
-        told.is_some_and(|md5_there| md5_there != STANDARD.encode(md5(body)))
+        told.is_some_and(|md5_there| md5_there != md5_sent())
     }
 
     /// Whether a wrong checksum of that kind is refused, and a right one is not.

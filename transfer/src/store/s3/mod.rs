@@ -26,6 +26,7 @@ mod pages;
 mod range;
 mod region;
 pub mod retry;
+mod send;
 pub mod sign;
 pub mod xml;
 
