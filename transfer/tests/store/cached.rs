@@ -9,6 +9,7 @@ use gpujob_transfer::store::ObjectStore;
 use serde_json::{Value, json};
 
 use crate::attempt::{Attempt, noise};
+use crate::double::{Double, Manners};
 use crate::faulty::{Fault, Faulty};
 use crate::web::{Habits, Web};
 use crate::weed::weed;
@@ -74,6 +75,27 @@ fn objects_are_copied_until_they_change() {
     store.put("in/a/x.bin", &second).unwrap();
     let (message, bytes) = fetched(&job(node.path(), proxy.endpoint(), &input), "a/x.bin");
     assert!(bytes == second && message.contains("1 file from the node's cache"), "{message}");
+}
+
+#[test]
+fn an_object_that_is_replaced_while_it_is_fetched_is_kept_as_what_it_is() {
+    // Of one size, so that nothing but the version tells them apart: read by one request, and by several.
+    for size in [100_000, 600_000] {
+        let (first, second) = (noise(size, 8), noise(size, 9));
+        let double = Double::new(Manners { keeps: true, replaces: Some(second.clone()), ..Manners::default() });
+        let store = double.store(&[]);
+        store.put("in/x.bin", &first).unwrap();
+        let node = tempfile::tempdir().unwrap();
+        let input = json!({"from": "s3://bucket/in/x.bin"});
+        let (message, bytes) = fetched(&job(node.path(), double.endpoint(), &input), "x.bin");
+        assert!(bytes == second, "{size}: {message}");
+        // Somebody puts the first one back: it has the version that it had, and its bytes must not be the second one's.
+        store.put("in/x.bin", &first).unwrap();
+        assert!(fetched(&job(node.path(), double.endpoint(), &input), "x.bin").1 == first, "{size}");
+        store.put("in/x.bin", &second).unwrap();
+        let (message, bytes) = fetched(&job(node.path(), double.endpoint(), &input), "x.bin");
+        assert!(bytes == second && message.contains("1 file from the node's cache"), "{size}: {message}");
+    }
 }
 
 #[test]

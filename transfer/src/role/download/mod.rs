@@ -20,10 +20,15 @@ mod source;
 
 pub(super) use listing::{list, of_url};
 pub(super) use source::RANGE as LARGE;
-use source::{Bad, Source, Task};
+use source::{Bad, Content, Source, Task};
 
 /// Where a file is written until it is whole, below the input's folder.
 const PARTIAL: &str = ".gpujob-partial";
+
+/// How often it is tried to have a file whole, and as one version.
+const TRIES: usize = 3;
+/// Reason of a download that would be of another version than it must be.
+const REPLACED: &str = "InputReplaced";
 
 /// One file to download.
 pub(super) struct Wanted {
@@ -112,7 +117,7 @@ impl Wanted {
         let partial = self.root.join(PARTIAL).join(nonce());
         let fetched = match shelf.filter(|_| self.kept) {
             Some(shelf) => self.shelved(shelf, &partial, meter, writers)?,
-            None => self.download(&partial, meter, writers)?,
+            None => self.download(&partial, None, meter, writers)?,
         };
         fs::set_permissions(&partial, fs::Permissions::from_mode(0o666)).map_err(local)?;
         fs::rename(&partial, &path).map_err(local)?;
@@ -120,9 +125,20 @@ impl Wanted {
         Ok(fetched)
     }
 
-    /// From the node's cache, or downloaded into it.
+    /// From the node's cache, or downloaded into it. An object that is replaced between the question what it is and its download is asked
+    /// anew: under the key of one version no bytes of the next may lie, for the node's next jobs believe the key.
     fn shelved(&self, shelf: &Shelf, partial: &Path, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
-        let (words, mut size, checked) = self.source.content(self.pin)?;
+        for _ in 1..TRIES {
+            match self.shelved_once(shelf, partial, meter, writers) {
+                Err(fault) if fault.reason == REPLACED => {}
+                other => return other,
+            }
+        }
+        self.shelved_once(shelf, partial, meter, writers)
+    }
+
+    fn shelved_once(&self, shelf: &Shelf, partial: &Path, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
+        let Content { words, mut size, checked, version } = self.source.content(self.pin)?;
         let key = shelf.key(&words);
         if let Source::Url(https) = &self.source
             && !shelf.cache.has(&key)
@@ -131,7 +147,7 @@ impl Wanted {
         }
         let mut fetched = None;
         let served = shelf.cache.place(&key, size, partial, |into| {
-            fetched = Some(self.download(into, meter, writers)?);
+            fetched = Some(self.download(into, version.as_deref(), meter, writers)?);
             Ok(())
         })?;
         match fetched {
@@ -144,21 +160,25 @@ impl Wanted {
         }
     }
 
-    /// Downloads it to `into`, whole and checked.
-    fn download(&self, into: &Path, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
+    /// Downloads it to `into`, whole and checked; only as that version, if one is named.
+    fn download(&self, into: &Path, version: Option<&str>, meter: &Meter, writers: usize) -> Result<Fetched, Fault> {
         let local = |e: io::Error| Fault::disk(&self.root.join(&self.name).display().to_string(), &e);
         let mut mismatch = String::new();
-        for _ in 0..3 {
+        for _ in 0..TRIES {
             let file = create(into).map_err(local)?;
-            let task = Task { file: &file, size: self.size, pin: self.pin, writers, meter };
+            let task = Task { file: &file, size: self.size, pin: self.pin, version, writers, meter };
             match self.source.download(&task) {
                 Ok(got) => return Ok(Fetched { size: got.size, checked: got.checked, cached: false }),
                 Err(Bad::Damaged(why)) => mismatch = why,
+                Err(Bad::Replaced) => {
+                    let message = format!("{} was replaced while it was fetched; let its writer end first", self.source.name());
+                    return Err(Fault::passing(REPLACED, message));
+                }
                 Err(Bad::Disk(e)) => return Err(local(e)),
                 Err(Bad::Fault(fault)) => return Err(fault),
             }
         }
-        let message = format!("{}: {mismatch}, 3 times", self.source.name());
+        let message = format!("{}: {mismatch}, {TRIES} times", self.source.name());
         // The same bytes every time: what the job says is wrong, or what the server has.
         let permanent = self.pin.is_some() && mismatch.contains("inputs[].checksum");
         Err(if permanent {

@@ -40,6 +40,8 @@ pub(super) struct Got {
 pub(super) enum Bad {
     /// Its bytes are not those that were stored: another try may be whole.
     Damaged(String),
+    /// It is another version than [`Task::version`]; no other try will be that one.
+    Replaced,
     /// The disk's failure.
     Disk(io::Error),
     /// Any other.
@@ -52,12 +54,25 @@ impl From<io::Error> for Bad {
     }
 }
 
+/// What an object is, as its store says now.
+pub(super) struct Content {
+    /// Words that no other content has.
+    pub(super) words: Vec<String>,
+    pub(super) size: u64,
+    /// There is something to check it by.
+    pub(super) checked: bool,
+    /// The version that the words are of; none where they are of a checksum alone.
+    pub(super) version: Option<String>,
+}
+
 /// What there is to do for one file.
 pub(super) struct Task<'a> {
     pub(super) file: &'a File,
     /// By the listing.
     pub(super) size: u64,
     pub(super) pin: Option<[u8; 32]>,
+    /// The version that it must be, where somebody is told that it is.
+    pub(super) version: Option<&'a str>,
     /// Connections that may write it at the same time.
     pub(super) writers: usize,
     pub(super) meter: &'a Meter,
@@ -100,13 +115,12 @@ impl Source {
         }
     }
 
-    /// What it holds, in words that no other content has; its size; and whether there is something to check it by. It is asked with the job's own
-    /// rights: what somebody else may read is in nobody's cache.
-    pub(super) fn content(&self, pin: Option<[u8; 32]>) -> Result<(Vec<String>, u64, bool), Fault> {
+    /// What it holds. It is asked with the job's own rights: what somebody else may read is in nobody's cache.
+    pub(super) fn content(&self, pin: Option<[u8; 32]>) -> Result<Content, Fault> {
         match self {
             Source::Url(https) => {
                 let Some(pin) = pin else { return Err(Fault::invalid(format!("{} has no checksum", https.url.shown()))) };
-                Ok((vec!["sha256".into(), hex(&pin)], 0, true))
+                Ok(Content { words: vec!["sha256".into(), hex(&pin)], size: 0, checked: true, version: None })
             }
             Source::Object { store, key } => {
                 let about = found(&**store, key)?;
@@ -114,7 +128,7 @@ impl Source {
                 // A version that two contents may have tells nothing.
                 let checked = pin.is_some() || Check::against(&about.sums).is_some();
                 let words = pin.map_or(words.clone(), |pin| [words, vec![hex(&pin)]].concat());
-                Ok((words, about.size, checked))
+                Ok(Content { words, size: about.size, checked, version: Some(about.version) })
             }
         }
     }
@@ -126,6 +140,7 @@ impl Source {
             Source::Object { store, key } if task.size <= SMALL => small(&**store, key, task),
             Source::Object { store, key } => {
                 let about = found(&**store, key).map_err(Bad::Fault)?;
+                is_version(&about, task)?;
                 let crc = about.sums.crc64nvme.clone().filter(|crc| !crc.contains('-'));
                 let check = Check::against(&about.sums);
                 // The parts' CRCs can be joined; any other hash needs the bytes in their order.
@@ -136,6 +151,11 @@ impl Source {
             }
         }
     }
+}
+
+/// Every answer is held against it: a version that was asked for by a condition alone would be taken from whoever ignores conditions.
+fn is_version(about: &Info, task: &Task<'_>) -> Result<(), Bad> {
+    if task.version.is_none_or(|wanted| wanted == about.version) { Ok(()) } else { Err(Bad::Replaced) }
 }
 
 fn found(store: &dyn ObjectStore, key: &str) -> Result<Info, Fault> {
@@ -174,6 +194,7 @@ fn small(store: &dyn ObjectStore, key: &str, task: &Task<'_>) -> Result<Got, Bad
         return Err(Bad::Damaged("it was replaced by a larger one since it was listed".into()));
     }
     let about = Disk::default().or(answer, &store.name(key))?;
+    is_version(&about, task)?;
     if bytes.len() as u64 != about.size {
         return Err(Bad::Damaged(format!("{} of {} bytes came", bytes.len(), about.size)));
     }
