@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use gpujob_transfer::store::ObjectStore;
 use gpujob_transfer::store::gcs::Gcs;
 use gpujob_transfer::store::s3::connection::{Connection, Payload};
 use gpujob_transfer::store::s3::endpoint::Endpoint;
@@ -87,11 +88,18 @@ impl Emulator {
     pub(crate) fn behind(&self, bucket: &str, meddle: Meddle) -> Gcs {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (host, port) = (listener.local_addr().unwrap().to_string(), self.port);
+        let replaced = matches!(meddle, Meddle::Replaces).then(|| bucket.to_string());
         std::thread::spawn(move || {
             let done: &'static AtomicBool = Box::leak(Box::default());
             for client in listener.incoming().map_while(Result::ok) {
                 let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
                 let (back, answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                if let Some(bucket) = &replaced {
+                    let bucket = bucket.clone();
+                    std::thread::spawn(move || replace(client, server, &bucket, done));
+                    std::thread::spawn(move || pass(answers, back, None, done));
+                    continue;
+                }
                 std::thread::spawn(move || pass(client, server, matches!(meddle, Meddle::FlipsUpload).then_some(meddle), done));
                 std::thread::spawn(move || pass(answers, back, matches!(meddle, Meddle::CutsDownload).then_some(meddle), done));
             }
@@ -121,6 +129,8 @@ fn store_at(bucket: &str, host: &str) -> Gcs {
 pub(crate) enum Meddle {
     FlipsUpload,
     CutsDownload,
+    /// Writes `new` to the object `x` before a download's bytes are asked for.
+    Replaces,
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, meddle: Option<Meddle>, done: &AtomicBool) {
@@ -131,6 +141,20 @@ fn pass(mut from: TcpStream, mut to: TcpStream, meddle: Option<Meddle>, done: &A
             buffer[n - 100] ^= 1;
         }
         if to.write_all(&buffer[..n]).is_err() || matches!(meddle, Some(Meddle::CutsDownload)) {
+            break;
+        }
+    }
+    let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+}
+
+/// Passes requests on; once, before one for an object's bytes, the object is replaced.
+fn replace(mut from: TcpStream, mut to: TcpStream, bucket: &str, done: &AtomicBool) {
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        if String::from_utf8_lossy(&buffer[..n]).contains("alt=media") && !done.swap(true, Ordering::SeqCst) {
+            emulator().store(bucket).put("x", b"new").unwrap();
+        }
+        if to.write_all(&buffer[..n]).is_err() {
             break;
         }
     }

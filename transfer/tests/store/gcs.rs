@@ -176,6 +176,15 @@ fn what_is_damaged_or_cut_off_on_its_way_arrives_whole() {
 }
 
 #[test]
+fn an_object_that_is_replaced_while_it_is_read_is_not_absent() {
+    let bucket = emulator().bucket("replaced");
+    emulator().store(&bucket).put("x", b"old").unwrap();
+    let (bytes, info) = read(&emulator().behind(&bucket, Meddle::Replaces), "x", 100).unwrap().expect("it was there all the time");
+    assert_eq!((bytes.as_slice(), info.sums.crc64nvme), (&b"new"[..], Some(text(b"new"))));
+    assert_eq!(emulator().store(&bucket).head("x").unwrap().unwrap().version, info.version);
+}
+
+#[test]
 fn a_job_is_delivered_whole() {
     let bucket = emulator().bucket("job");
     let mut job = Attempt::new("google", 1, &bucket);

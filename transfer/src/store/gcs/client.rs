@@ -1,14 +1,10 @@
 //! The calls of [`ObjectStore`], in the JSON API's words.
 
-use std::ops::ControlFlow;
-
 use serde::Deserialize;
 
 use super::related::Checked;
 use super::resource::{FIELDS, Listing, Object, Rewritten};
 use super::{Call, EMPTY, Gcs};
-use crate::store::s3::framing::Framing;
-use crate::store::wire::Try;
 use crate::store::{Class, Condition, Info, ObjectStore, Page, Parts, Sink, StoreError, Stretch};
 
 impl Gcs {
@@ -77,43 +73,7 @@ impl ObjectStore for Gcs {
     }
 
     fn get(&self, key: &str, sink: Sink<'_>) -> Result<Info, StoreError> {
-        // Its checksums, and the generation that every piece must be of: an answer with bytes has not all of them.
-        let Some(info) = self.head(key)? else {
-            let request = format!("GET {}", self.url(key));
-            return Err(StoreError { class: Class::NotFound, request, status: 404, code: String::new(), detail: "no such object".into() });
-        };
-        let mut done = 0u64;
-        self.repeat(|| {
-            if done > 0 && done >= info.size {
-                return Ok(info.clone());
-            }
-            // As it is stored: what was uploaded compressed is not to be unpacked by the store.
-            let mut headers = vec![("accept-encoding", "gzip".to_string())];
-            if done > 0 {
-                headers.push(("range", format!("bytes={done}-")));
-            }
-            let query = vec![("alt", "media"), ("generation", info.version.as_str())];
-            let call = Call { method: "GET", path: self.object(key), query, headers, body: EMPTY, key };
-            let good = if done > 0 { 206 } else { 200 };
-            let mut error = Vec::new();
-            let head = self.once(&call, &mut |head, piece| {
-                if head.status != good {
-                    error.extend_from_slice(&piece[..piece.len().min(65_536 - error.len().min(65_536))]);
-                    return ControlFlow::Continue(());
-                }
-                done += piece.len() as u64;
-                sink(piece)
-            })?;
-            if head.status != good {
-                return Err(Try::Failed(self.refused(&call, head.status, &error)));
-            }
-            // Nothing tells such an answer's end from a broken connection but the size.
-            if done != info.size || head.framing("GET").is_ok_and(|framing| framing == Framing::Close) {
-                let detail = format!("{done} bytes came of {}", info.size);
-                return Err(Try::Failed(self.nonsense(&call, detail)));
-            }
-            Ok(info.clone())
-        })
+        self.download(key, sink)
     }
 
     fn read_range(&self, key: &str, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {

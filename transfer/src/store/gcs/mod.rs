@@ -18,6 +18,7 @@ use super::{Class, StoreError};
 
 mod client;
 mod compose;
+mod download;
 mod related;
 mod resource;
 mod send;
