@@ -264,7 +264,12 @@ fn summary(root: &Path, name: &str) -> Option<serde_json::Value> {
         Err(why) => return omitted(why.into()),
     };
     let mut bytes = vec![];
-    match fs::File::open(target).and_then(|file| file.take(SUMMARY_LIMIT + 1).read_to_end(&mut bytes)) {
+    let file = match upload::regular(&target) {
+        Ok(Some(file)) => file,
+        Ok(None) => return omitted("it was replaced by something that is no file".into()),
+        Err(e) => return omitted(e.to_string()),
+    };
+    match file.take(SUMMARY_LIMIT + 1).read_to_end(&mut bytes) {
         Ok(read) if read as u64 > SUMMARY_LIMIT => omitted(format!("more than {SUMMARY_LIMIT} bytes")),
         Ok(_) => serde_json::from_slice(&bytes).or_else(|e| omitted(e.to_string()).ok_or(())).ok(),
         Err(e) => omitted(e.to_string()),

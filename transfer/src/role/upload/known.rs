@@ -1,10 +1,8 @@
 //! What was staged before: by this worker while main ran, or by one before it.
 
-use std::fs::File;
-
 use super::super::Fault;
 use super::super::walk::{Found, unreadable};
-use super::reading::piece;
+use super::reading::{piece, regular};
 use super::{Stager, Staging};
 use crate::checksum::{crc64nvme, crc64nvme_join, crc64nvme_text};
 use crate::plan::{Item, PART, Staged};
@@ -35,7 +33,7 @@ impl Stager<'_> {
 
     /// Reads a staged file again: where a write through a memory map leaves no trace in the file's times.
     fn unchanged(&self, found: &Found, item: &Item) -> Result<bool, Fault> {
-        let Ok(file) = File::open(&found.path) else { return Ok(false) };
+        let Ok(Some(file)) = regular(&found.path) else { return Ok(false) };
         let (mut crc, mut at) = (0, 0);
         while at < item.file.size {
             self.go_on()?;

@@ -23,6 +23,7 @@ mod large;
 mod reading;
 mod small;
 
+pub(super) use reading::regular;
 use reading::{changing, open, same, was_changed};
 
 /// How many packs, files or parts at a time, to a store that answers at once.
