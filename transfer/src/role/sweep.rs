@@ -24,6 +24,15 @@ pub(super) struct Journal {
     pub(super) upload_id: String,
 }
 
+impl Journal {
+    /// Whether it can have been written by an attempt. A damaged one without a key or an id would turn the abort into another request, of
+    /// the object or of the bucket itself.
+    fn is_whole(&self) -> bool {
+        let plain = |text: &str| !text.trim().is_empty() && !text.contains(char::is_control);
+        plain(&self.upload_id) && !self.key.is_empty() && !self.key.starts_with('/')
+    }
+}
+
 /// A probe is older than this when nobody waits for its answer any more, whatever the nodes' clocks say.
 const FORGOTTEN: u64 = 3600;
 
@@ -72,9 +81,24 @@ fn remove(to: &Destination, key: &str, completed: &HashSet<&str>) -> Result<(), 
     if upload::is_journal(key)
         && let Some((bytes, _)) = read(&*to.store, &full, SMALL)?
         && let Ok(entry) = serde_json::from_slice::<Journal>(&bytes)
+        && entry.is_whole()
         && !completed.contains(entry.upload_id.as_str())
     {
         to.store.abort_upload(&to.key(&entry.key), &entry.upload_id)?;
     }
     Ok(to.store.delete(&full)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_without_key_or_id_aborts_nothing() {
+        let entry = |key: &str, id: &str| Journal { key: key.into(), upload_id: id.into() };
+        assert!(entry("a b/ü", "VXBsb2Fk.id_-~").is_whole() && entry("a", "out/.gpujob/staging/parts/00/").is_whole());
+        for (key, id) in [("", "id"), ("a", ""), ("a", " "), ("a", "i\nd"), ("/", "id")] {
+            assert!(!entry(key, id).is_whole(), "{key:?} {id:?}");
+        }
+    }
 }

@@ -111,6 +111,37 @@ fn an_upload_is_composed_and_completing_twice_is_told() {
 }
 
 #[test]
+fn what_a_damaged_journal_names_is_not_removed() {
+    let bucket = emulator().bucket("journal");
+    let store = emulator().store(&bucket);
+    let upload = store.create_upload("out/big").unwrap();
+    store.upload_part("out/big", &upload, 1, b"a part of it").unwrap();
+    let another = store.create_upload("out/other").unwrap();
+    store.upload_part("out/other", &another, 1, b"a part").unwrap();
+    store.put("precious", b"of somebody else").unwrap();
+    store.put("out/result", b"committed").unwrap();
+    let mut job = Attempt::new("journal", 1, &bucket);
+    job.env.retain(|name, _| !name.starts_with("AWS_"));
+    job.env.insert("STORAGE_EMULATOR_HOST", emulator().host());
+    job.spec["results"]["to"] = json!(format!("gs://{bucket}/out/"));
+    job.spec["results"]["onExisting"] = json!("Overwrite");
+    assert_eq!(job.run(&["fetch"]).says(), (0, "Done"));
+    let before = objects(&store);
+    for (n, id) in ["", "out/", "out/.gpujob/staging/parts/", "out/re", &another[..another.len() - 3]].iter().enumerate() {
+        let journal = json!({"key": "big", "uploadId": id}).to_string();
+        store.put(&format!("out/.gpujob/staging/1-{}/x/u/{n:08}-0.json", job.pod), journal.as_bytes()).unwrap();
+    }
+    store
+        .put(&format!("out/.gpujob/staging/1-{}/x/u/ok.json", job.pod), json!({"key": "big", "uploadId": upload}).to_string().as_bytes())
+        .unwrap();
+    let discarded = job.run(&["discard"]);
+    assert_eq!(discarded.says(), (0, "Discarded"), "{}", discarded.log);
+    let after = objects(&store);
+    let gone: Vec<_> = before.keys().filter(|key| !after.contains_key(*key)).collect();
+    assert_eq!(gone, [&format!("{upload}00001")], "only what a whole journal names");
+}
+
+#[test]
 fn a_stretch_of_a_file_is_sent_as_it_was_summed_or_not_at_all() {
     let bucket = emulator().bucket("stretch");
     let body = noise((3 << 20) + 77, 9);

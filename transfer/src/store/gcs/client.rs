@@ -135,7 +135,7 @@ impl ObjectStore for Gcs {
 
     fn list_parts(&self, _key: &str, upload: &str) -> Result<Option<Parts>, StoreError> {
         let number = |object: &Object| object.name.strip_prefix(upload)?.parse().ok();
-        let found: Parts = self.all(upload)?.into_iter().filter_map(|o| Some((number(&o)?, o.generation))).collect();
+        let found: Parts = self.of_upload(upload)?.into_iter().filter_map(|o| Some((number(&o)?, o.generation))).collect();
         // An upload without a part is not told from one that is gone.
         Ok(Some(found).filter(|found| !found.is_empty()))
     }

@@ -16,6 +16,8 @@ use crate::store::s3::connection::Payload;
 use crate::store::s3::sign::encode;
 use crate::store::{Class, ObjectStore, StoreError};
 
+/// Where parts wait, below the store's folder.
+const PARTS: &str = ".gpujob/staging/parts/";
 /// Most sources of one composition.
 const MOST: usize = 32;
 /// Requests at a time.
@@ -31,7 +33,19 @@ pub(super) struct Part {
 
 impl Gcs {
     pub(super) fn new_upload(&self) -> String {
-        format!("{}.gpujob/staging/parts/{}/", self.folder, nonce())
+        format!("{}{PARTS}{}/", self.folder, nonce())
+    }
+
+    /// Whether an upload of ours can have that id. Ids come back from journals, and everything that begins with one is removed: a
+    /// damaged one, an empty one above all, must not name anything else.
+    fn is_upload(&self, id: &str) -> bool {
+        let name = id.strip_prefix(&self.folder).and_then(|id| id.strip_prefix(PARTS)).and_then(|id| id.strip_suffix('/'));
+        name.is_some_and(|name| name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit()))
+    }
+
+    /// Every object of an upload; there is none of what is no upload.
+    pub(super) fn of_upload(&self, id: &str) -> Result<Vec<Object>, StoreError> {
+        if self.is_upload(id) { self.all(id) } else { Ok(vec![]) }
     }
 
     pub(super) fn part_key(upload: &str, number: u32) -> String {
@@ -53,13 +67,13 @@ impl Gcs {
 
     /// Removes everything of an upload.
     pub(super) fn forget(&self, upload: &str) -> Result<(), StoreError> {
-        let keys: Vec<_> = self.all(upload)?.into_iter().map(|object| object.name).collect();
+        let keys: Vec<_> = self.of_upload(upload)?.into_iter().map(|object| object.name).collect();
         crew::run(THREADS, keys, |key| self.delete(&key)).map(drop)
     }
 
     /// The parts in order, if every one of them is still what was sent.
     pub(super) fn parts(&self, key: &str, upload: &str, generations: &[String]) -> Result<Vec<Part>, StoreError> {
-        let found: HashMap<_, _> = self.all(upload)?.into_iter().map(|object| (object.name.clone(), object)).collect();
+        let found: HashMap<_, _> = self.of_upload(upload)?.into_iter().map(|object| (object.name.clone(), object)).collect();
         let one = |(n, generation): (usize, &String)| {
             let number = u32::try_from(n + 1).ok()?;
             let object = found.get(&Gcs::part_key(upload, number)).filter(|object| object.generation == *generation)?;
@@ -118,4 +132,35 @@ impl Gcs {
 fn part(object: &Object) -> Option<Part> {
     let (size, crc32c) = (object.size.parse().ok()?, object.crc32c()?);
     Some(Part { name: object.name.clone(), generation: object.generation.clone(), size, crc32c })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_an_upload_is_called_is_one() {
+        let gcs = |folder| Gcs::from_env("bucket", &|_| None).expect("it connects to nothing").checked_by(None, folder);
+        for folder in ["", "out/"] {
+            assert!(gcs(folder).is_upload(&gcs(folder).new_upload()));
+        }
+        let id = gcs("out/").new_upload();
+        assert!(!gcs("").is_upload(&id) && !gcs("other/").is_upload(&id));
+        let (cut, half) = (id.trim_end_matches('/'), &id[..id.len() - 5]);
+        for bad in [
+            "",
+            "/",
+            "out/",
+            "out/.gpujob/staging/parts/",
+            "out/.gpujob/staging/parts//",
+            cut,
+            half,
+            &format!("{cut}/../"),
+            &format!("{id}0/"),
+        ] {
+            assert!(!gcs("out/").is_upload(bad), "{bad:?}");
+            // Nothing is asked of a store that is not there.
+            assert!(gcs("out/").of_upload(bad).expect("no request").is_empty(), "{bad:?}");
+        }
+    }
 }
