@@ -28,6 +28,9 @@ const MOST_PARTS: u64 = 10_000;
 /// Longest key that S3 takes, in bytes.
 pub const KEY_LIMIT: usize = 1024;
 
+/// Largest plan that a commit reads, and so that may be sealed, in bytes: some three million files.
+pub const LIMIT: usize = 1 << 30;
+
 /// The plan of one attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -175,6 +178,13 @@ impl Plan {
         serde_json::from_slice(bytes).map_err(|e| format!("{} cannot be read: {e}", expected.key))
     }
 
+    /// What the plan of files with these names has at least, in bytes: as much is known before anything is sent.
+    pub fn least<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+        // Two checksums, a place and the words around them; quotes in a name only make it longer.
+        const EACH: usize = 180;
+        names.fold(0, |sum, name| sum.saturating_add(name.len() + EACH))
+    }
+
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.items.iter().fold(0, |sum, item| sum.saturating_add(item.file.size))
@@ -245,6 +255,27 @@ mod tests {
         assert_eq!(json["items"][0]["sha256tree"]["partSize"], PART);
         assert_eq!(json["items"][1]["sha256"], "ab");
         assert_eq!(json["items"][0]["staged"]["upload"]["uploadId"], "id");
+    }
+
+    #[test]
+    fn the_least_that_a_plan_has_is_never_more_than_it_has() {
+        let mut plan = plan();
+        for (n, staged) in [
+            Staged::Pack { key: String::new(), offset: 0 },
+            Staged::Object { key: String::new() },
+            Staged::Upload { upload_id: String::new(), parts: vec![] },
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let strong = Strong::Whole("0".repeat(64));
+            let file = FileSum { path: "x".repeat(n), size: 0, crc64nvme: "AAAAAAAAAAA=".into(), strong };
+            plan.items.push(Item { file, staged });
+        }
+        plan.items.drain(..2);
+        let (names, bytes) = (plan.items.iter().map(|item| item.file.path.as_str()), plan.encode(String::new()).0.len());
+        let least = Plan::least(names);
+        assert!(least <= bytes && bytes < 2 * least, "{least} {bytes}");
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub mod reason {
     pub const UNREADABLE_FILE: &str = "UnreadableFile";
     /// A result file kept changing while it was read.
     pub const FILE_CHANGING: &str = "FileChanging";
+    /// There are more files than a list of them may hold that somebody has to read.
+    pub const TOO_MANY_FILES: &str = "TooManyFiles";
     /// The sidecar has not sealed its results within the deadline.
     pub const NOT_SEALED: &str = "NotSealed";
     /// A higher attempt, or `discard`, took the claim away.
@@ -167,7 +169,8 @@ pub struct Receipt {
     /// The job that holds the destination (reason `DestinationInUse`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
-    /// `check`: what will work, but not as well as it could. At most 4 sentences of 200 bytes.
+    /// `check`: what will work, but not as well as it could. `stage`: why its last checkpoints could not be saved. At most 4 sentences of
+    /// 200 bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The content of `results.summary`; last, because it may not fit.

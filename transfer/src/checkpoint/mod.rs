@@ -58,7 +58,7 @@ mod upload;
 pub use collect::remove;
 pub(crate) use repository::place;
 pub use restore::restore;
-pub use saver::Saver;
+pub use saver::{Left, Saver};
 
 /// A checkpoint's name for people: `checkpoint 7 of attempt 2`.
 pub(crate) fn called(number: u64, attempt: u32) -> String {

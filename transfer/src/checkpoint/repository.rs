@@ -16,10 +16,10 @@ use super::set::Set;
 
 /// Where attempts' own folders are.
 const APART: &str = "apart/";
-/// Largest head that is read.
+/// Largest head that is read, and so that is written.
 const HEAD_LIMIT: usize = 1 << 20;
-/// Largest manifest that is read: about a million files.
-const SET_LIMIT: usize = 512 << 20;
+/// Largest manifest that is read, and so that is published: about a million files.
+pub(super) const SET_LIMIT: usize = 512 << 20;
 
 /// One job's checkpoints, as one process sees them.
 #[derive(Clone)]
@@ -173,6 +173,10 @@ impl Repository {
                 (Move::Revoked(who), _) => return Err(Fault::revoked(who)),
             };
             let bytes = serde_json::to_vec(&next).expect("a head has only string keys");
+            if bytes.len() > HEAD_LIMIT {
+                let message = format!("{} checkpoints are more than a head can name: lower checkpoints.keep", next.kept.len());
+                return Err(Fault::invalid(message));
+            }
             let condition = found.as_ref().map_or(Condition::Absent, |(_, version)| Condition::Version(version));
             let key = self.key("head");
             // In a folder of its own nobody else writes.

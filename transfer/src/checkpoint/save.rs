@@ -9,12 +9,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use crate::progress::{count, say, size};
+use crate::receipt::reason;
 use crate::role::{Context, Fault};
 
 use super::budget::measured;
 use super::folder::{Item, Seen, snapshot};
 use super::head::{Head, Kept, claim, publish};
-use super::repository::{Repository, Unusable};
+use super::repository::{Repository, SET_LIMIT, Unusable};
 use super::set::{Content, Entry, Kind, Set};
 use super::state::State;
 use super::upload::{Limits, Sent, Source, Stop, Uploader, missing};
@@ -104,6 +105,7 @@ impl Session {
         if self.is_newest(&items) {
             return Ok(Saved::Unchanged);
         }
+        listable(items.iter().map(|item| item.path.len() + LEAST).sum(), items.len())?;
         let entries = self.upload(items, limits)?;
         let number = self.head.kept.iter().map(|k| k.number).max().unwrap_or(0) + 1;
         let set = Set { v: 1, attempt: self.repository.me.attempt, number, taken: time::now() as u64, entries };
@@ -173,6 +175,7 @@ impl Session {
 
     fn publish(&mut self, set: &Set) -> Result<Kept, Fault> {
         let (bytes, sha256) = set.encode();
+        listable(bytes.len(), set.entries.len())?;
         let me = &self.repository.me;
         let manifest = format!("m/{:08}-{:08}-{}.json", me.attempt, set.number, me.process);
         self.repository.store.put(&self.repository.key(&manifest), &bytes)?;
@@ -209,6 +212,22 @@ impl Session {
     }
 }
 
+/// Bytes of an entry in a manifest, at least, without its name.
+const LEAST: usize = 60;
+
+/// Whether a restore can read a manifest of so many bytes: one that it cannot must not push out those that it can.
+fn listable(bytes: usize, entries: usize) -> Result<(), Fault> {
+    if bytes <= SET_LIMIT {
+        return Ok(());
+    }
+    let most = size(SET_LIMIT as u64);
+    let message = format!(
+        "{entries} names are too many for a checkpoint: its list has {} or more, {most} at most; keep fewer there",
+        size(bytes as u64)
+    );
+    Err(Fault::permanent(reason::TOO_MANY_FILES, message))
+}
+
 fn entry(path: String, about: &Metadata, kind: Kind) -> Entry {
     let mode = about.permissions().mode() & 0o7777;
     Entry { path, mode, uid: about.uid(), gid: about.gid(), mtime: (about.mtime(), about.mtime_nsec()), kind }
@@ -217,4 +236,22 @@ fn entry(path: String, about: &Metadata, kind: Kind) -> Entry {
 /// For a log line.
 pub(super) fn described(kept: &Kept) -> String {
     format!("{} ({}, {})", called(kept.number, kept.attempt), count(kept.files, "file"), size(kept.bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_manifest_that_no_restore_reads_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let about = std::fs::metadata(folder.path()).unwrap();
+        let least = entry(String::new(), &about, Kind::Folder);
+        assert!(serde_json::to_vec(&least).unwrap().len() >= LEAST, "{least:?}");
+        assert!(listable(SET_LIMIT, 1).is_ok());
+        let fault = listable(SET_LIMIT + 1, 7_000_000).unwrap_err();
+        assert_eq!((fault.reason, fault.retryable), (reason::TOO_MANY_FILES, false));
+        assert!(fault.message.contains("7000000 names"), "{fault}");
+    }
 }

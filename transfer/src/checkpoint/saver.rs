@@ -35,12 +35,21 @@ const LATER: Duration = Duration::from_secs(10);
 /// How often it is asked again once main has ended.
 const LAST_TRIES: u32 = 4;
 
+/// What a process's saving has come to.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// The last complete checkpoint, for people.
+    pub newest: Option<String>,
+    /// Why nothing newer could be saved at last, for people.
+    pub unsaved: Option<String>,
+}
+
 /// Saves in the background until it is finished.
 pub struct Saver {
     main_ended: Sender<()>,
     obsolete: Arc<AtomicBool>,
     notice: Arc<Notice>,
-    thread: JoinHandle<Option<String>>,
+    thread: JoinHandle<Left>,
 }
 
 impl Saver {
@@ -66,6 +75,7 @@ impl Saver {
             notice: notice.clone(),
             obsolete: obsolete.clone(),
             over: false,
+            unsaved: None,
         };
         let thread = std::thread::spawn(move || thread.run());
         Ok(Some(Saver { main_ended, obsolete, notice, thread }))
@@ -76,9 +86,9 @@ impl Saver {
         self.notice.taken_at().is_some()
     }
 
-    /// Main has ended: saves what it left, and waits for that. Returns the last complete checkpoint, for people. `unwanted` is asked
-    /// now and then: the job has delivered, and nobody will restore.
-    pub fn finish(self, unwanted: impl Fn() -> bool) -> Option<String> {
+    /// Main has ended: saves what it left, and waits for that. `unwanted` is asked now and then: the job has delivered, and
+    /// nobody will restore.
+    pub fn finish(self, unwanted: impl Fn() -> bool) -> Left {
         drop(self.main_ended);
         let mut asked = Instant::now();
         while !self.thread.is_finished() {
@@ -90,7 +100,7 @@ impl Saver {
                 }
             }
         }
-        self.thread.join().ok().flatten()
+        self.thread.join().unwrap_or_default()
     }
 }
 
@@ -103,6 +113,8 @@ struct Thread {
     obsolete: Arc<AtomicBool>,
     /// Main has ended.
     over: bool,
+    /// Why the last try to save failed, if it did.
+    unsaved: Option<String>,
 }
 
 /// How a save went.
@@ -116,7 +128,12 @@ enum Went {
 }
 
 impl Thread {
-    fn run(mut self) -> Option<String> {
+    fn run(mut self) -> Left {
+        let newest = self.saving();
+        Left { newest, unsaved: self.unsaved }
+    }
+
+    fn saving(&mut self) -> Option<String> {
         let mut session = self.claimed()?;
         say(&format!("checkpoints in {} are saved every {} s", self.path, self.interval.as_secs()));
         let mut next = Instant::now() + self.interval;
@@ -170,12 +187,18 @@ impl Thread {
         let mut failures = 0;
         loop {
             match Session::claim(&self.context) {
-                Ok(session) => return session,
+                Ok(session) => {
+                    self.unsaved = None;
+                    return session;
+                }
                 Err(fault) if fault.reason == reason::REVOKED => {
                     say(&format!("revoked: {}; checkpoints of this attempt are not saved", fault.message));
                     return None;
                 }
-                Err(fault) => say(&format!("checkpoints cannot be saved now, trying again: {fault}")),
+                Err(fault) => {
+                    say(&format!("checkpoints cannot be saved now, trying again: {fault}"));
+                    self.unsaved = Some(format!("checkpoints could not be saved: {fault}"));
+                }
             }
             failures = if self.over { failures + 1 } else { 0 };
             if failures >= LAST_TRIES || self.hopeless() {
@@ -218,11 +241,16 @@ impl Thread {
             match session.save(quiet, &Limits { budget: &budget, obsolete: &self.obsolete }) {
                 Ok(Saved::Published(kept)) => {
                     say(&format!("saved {} in {:.1} s ({why})", described(&kept), began.elapsed().as_secs_f64()));
+                    self.unsaved = None;
                     return Went::Settled;
                 }
-                Ok(Saved::Unchanged | Saved::Empty) => return Went::Settled,
+                Ok(Saved::Unchanged | Saved::Empty) => {
+                    self.unsaved = None;
+                    return Went::Settled;
+                }
                 Err(Stop::Obsolete) => {
                     say("main's last checkpoint is not needed: the job has delivered");
+                    self.unsaved = None;
                     return Went::Settled;
                 }
                 Err(Stop::Short(short)) => return too_late(session, short),
@@ -236,6 +264,7 @@ impl Thread {
                     }
                     if changing > 3 * PATIENT {
                         say(&format!("no checkpoint is saved: {what}"));
+                        self.unsaved = Some(format!("checkpoints could not be saved: {what}"));
                         return Went::NotYet(self.interval);
                     }
                     self.pause(AGAIN);
@@ -243,6 +272,7 @@ impl Thread {
                 Err(Stop::Failed(fault)) if fault.reason == reason::REVOKED => return Went::Revoked(fault.message),
                 Err(Stop::Failed(fault)) => {
                     say(&format!("no checkpoint is saved for now: {fault}"));
+                    self.unsaved = Some(format!("checkpoints could not be saved: {fault}"));
                     return Went::NotYet(LATER.min(self.interval));
                 }
             }

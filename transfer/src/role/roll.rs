@@ -8,7 +8,7 @@ use crate::checksum::{Check, Stored};
 use crate::crew;
 use crate::epoch::{Decision, Epoch, State, finish, lose};
 use crate::manifest::Manifest;
-use crate::plan::{Item, Landing, MANIFEST_KEY, Plan, RECEIPT_KEY, STAGING, Staged, landing};
+use crate::plan::{self, Item, Landing, MANIFEST_KEY, Plan, RECEIPT_KEY, STAGING, Staged, landing};
 use crate::progress::{count, say, size};
 use crate::receipt::{ManifestRef, Outcome, Receipt, Role, Verdict, reason};
 use crate::store::{Class, Condition, read};
@@ -18,8 +18,6 @@ use super::{Fault, pack, staged, sweep};
 
 /// Most requests at a time: each may hold 256 KiB of a pack.
 const THREADS: usize = 40;
-/// Largest plan that is read.
-const PLAN_LIMIT: usize = 1 << 30;
 
 /// How it ended.
 pub(super) enum Rolled {
@@ -89,7 +87,7 @@ fn sealed_plan(to: &Destination, subject: &Epoch) -> Result<Result<Plan, String>
     let reference = subject.plan.as_ref().ok_or_else(|| broken("an epoch in committing has no plan"))?;
     let mut wrong = String::new();
     for _ in 0..3 {
-        let Some((bytes, _)) = read(&*to.store, &to.key(&reference.key), PLAN_LIMIT)? else {
+        let Some((bytes, _)) = read(&*to.store, &to.key(&reference.key), plan::LIMIT)? else {
             return Ok(Err(format!("the plan {} is gone", reference.key)));
         };
         match Plan::decode(&bytes, reference) {

@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 
 use crate::checkpoint::Saver;
 use crate::epoch::{Actor, Decision, State, seal, standing};
-use crate::plan::{Plan, staging};
+use crate::plan::{LIMIT, Plan, staging};
 use crate::progress::{Meter, count, say, size};
 use crate::receipt::{Outcome, Receipt, Role, reason};
 use crate::spec::Results;
@@ -44,8 +44,10 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
     let Some(results) = &context.spec.results else {
         say("the job keeps no results; waiting for its end");
         let _ = ending || end.recv().is_ok();
-        let saved = saver.and_then(|saver| saver.finish(|| false)).map(|what| format!("; its last checkpoint is {what}"));
-        return Ok(Receipt::new(Role::Stage, Outcome::Done, format!("the job keeps no results{}", saved.unwrap_or_default())));
+        let left = saver.map(|saver| saver.finish(|| false)).unwrap_or_default();
+        let saved = left.newest.map(|what| format!("; its last checkpoint is {what}")).unwrap_or_default();
+        let receipt = Receipt::new(Role::Stage, Outcome::Done, format!("the job keeps no results{saved}"));
+        return Ok(Receipt { warnings: left.unsaved.into_iter().collect(), ..receipt });
     };
     let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
     let me = context.actor();
@@ -64,19 +66,21 @@ pub fn run(context: &Context, ending: bool) -> Result<Receipt, Fault> {
         say("main has ended: staging its results");
     }
     // A node that goes away ended the attempt: its checkpoint is what counts, and there may be time for one of both only.
+    let mut unsaved = None;
     if saver.as_ref().is_some_and(Saver::node_goes_away) {
-        saver.take().map(|saver| saver.finish(|| false));
+        unsaved = saver.take().and_then(|saver| saver.finish(|| false).unsaved);
     }
     let limit = Duration::from_secs(results.keep_on_failure_seconds);
-    keep::until_mended(limit, &end, || {
+    let sealed = keep::until_mended(limit, &end, || {
         // Opened anew: with the credentials as they are now.
         let to = context.destination()?.ok_or_else(|| Fault::invalid("results without a destination".into()))?;
         let receipt = settled(|| deliver(context, results, &to, &me, &base, &Ledger::last(&context.state, &staging)));
         if let Some(saver) = saver.take() {
-            saver.finish(|| past_return(&to, &me));
+            unsaved = saver.finish(|| past_return(&to, &me)).unsaved;
         }
         receipt
-    })
+    })?;
+    Ok(Receipt { warnings: sealed.warnings.into_iter().chain(unsaved).collect(), ..sealed })
 }
 
 /// This process's folder in the attempt's staging.
@@ -199,6 +203,8 @@ fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor, ba
         say(&format!("not delivered: {:?}: {}", skipped.path, skipped.why));
     }
     let (files, bytes) = (found.files.len() as u64, found.files.iter().map(|f| f.size).sum());
+    // Before hours of sending them; what else the plan holds is known at its end.
+    listable(Plan::least(found.files.iter().map(|f| f.name.as_str())), files)?;
     say(&format!("staging {} ({}) for {}", count(files, "file"), size(bytes), to.name()));
     let stop = AtomicBool::new(false);
     let meter = Meter::new("staged", files, bytes);
@@ -216,6 +222,7 @@ fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor, ba
         plan.summary_omitted = plan.summary.is_none();
     }
     let (text, reference) = plan.encode(format!("{base}plan.json"));
+    listable(text.len(), files)?;
     to.store.put(&to.key(&reference.key), &text)?;
     match to.change(|epoch| seal(me, epoch, &reference))? {
         Changed::Written(_) | Changed::Decided(Decision::Holds) => {}
@@ -230,6 +237,17 @@ fn staged(context: &Context, results: &Results, to: &Destination, me: &Actor, ba
     let mut receipt = Receipt::new(Role::Stage, Outcome::Sealed, message);
     (receipt.files, receipt.bytes) = (files, plan.bytes());
     Ok(receipt)
+}
+
+/// Whether a commit can read a plan of so many bytes: one that it cannot must not be sealed.
+fn listable(bytes: usize, files: u64) -> Result<(), Fault> {
+    if bytes <= LIMIT {
+        return Ok(());
+    }
+    let advice = "put many into one (tar), or leave some out by results.exclude";
+    let message =
+        format!("{}: their list has {} or more, {} at most: {advice}", count(files, "file"), size(bytes as u64), size(LIMIT as u64));
+    Err(Fault::permanent(reason::TOO_MANY_FILES, message))
 }
 
 /// Does `work` while a second thread looks whether the attempt still stands, and sets `stop` when it does not.
@@ -273,5 +291,19 @@ fn summary(root: &Path, name: &str) -> Option<serde_json::Value> {
         Ok(read) if read as u64 > SUMMARY_LIMIT => omitted(format!("more than {SUMMARY_LIMIT} bytes")),
         Ok(_) => serde_json::from_slice(&bytes).or_else(|e| omitted(e.to_string()).ok_or(())).ok(),
         Err(e) => omitted(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_no_commit_reads_is_told_with_what_to_do() {
+        assert!(listable(LIMIT, 3_000_000).is_ok());
+        let fault = listable(LIMIT + 1, 4_000_000).expect_err("it is too long");
+        assert_eq!((fault.reason, fault.retryable), (reason::TOO_MANY_FILES, false));
+        assert!(fault.message.contains("4000000 files") && fault.message.contains("results.exclude"), "{fault}");
+        assert!(!reason::mendable(fault.reason), "nobody can add to the results any more");
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use gpujob_transfer::store::ObjectStore;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 
 use crate::attempt::{Attempt, noise, objects};
@@ -54,6 +55,28 @@ fn one_that_cannot_be_read_now_stays_for_who_can() {
     let fetched = second.run(&["fetch"]);
     assert_eq!(fetched.says(), (0, "Done"), "{}", fetched.log);
     assert!(files(&folder(&second)) == want, "{}", fetched.log);
+}
+
+#[test]
+fn what_cannot_be_saved_is_told_by_the_receipt() {
+    let bucket = weed().bucket("unsaved");
+    let job = job("unsaved", 1, &bucket, false);
+    assert_eq!(job.run(&["fetch"]).says(), (0, "Done"));
+    let sidecar = job.start(&["stage"]);
+    write(&job, "model", b"1");
+    ask(&job, &sidecar, "1", "saved checkpoint 1 ");
+    // Deeper than any path that the system takes.
+    let mut at = rustix::fs::open(folder(&job), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..25 {
+        rustix::fs::mkdirat(&at, "d".repeat(200), Mode::from_raw_mode(0o755)).unwrap();
+        at = rustix::fs::openat(&at, "d".repeat(200), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    sidecar.signal(Signal::TERM);
+    let ended = sidecar.end();
+    assert_eq!(ended.says(), (0, "Done"), "{}", ended.log);
+    let receipt = ended.receipt();
+    assert!(receipt.message.contains("its last checkpoint is checkpoint 1 of attempt 1"), "{receipt:?}");
+    assert!(receipt.warnings.iter().any(|warning| warning.contains("checkpoints could not be saved")), "{receipt:?}");
 }
 
 #[test]
