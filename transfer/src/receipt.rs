@@ -34,6 +34,8 @@ pub mod reason {
     pub const BUCKET_NOT_FOUND: &str = "BucketNotFound";
     /// An input has no object.
     pub const INPUT_NOT_FOUND: &str = "InputNotFound";
+    /// An input lies in an archive (S3 Glacier) and must be restored first.
+    pub const OBJECT_ARCHIVED: &str = "ObjectArchived";
     /// The destination holds files, and `onExisting` is not `Overwrite`.
     pub const DESTINATION_NOT_EMPTY: &str = "DestinationNotEmpty";
     /// Another job has claimed the destination; see [`super::Receipt::holder`].

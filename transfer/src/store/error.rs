@@ -17,6 +17,8 @@ pub enum Class {
     WrongRegion,
     /// No such object.
     NotFound,
+    /// The object is in an archive, from which nothing is read before somebody restores it.
+    Archived,
     /// No such multipart upload: completed, aborted, or never there.
     NoSuchUpload,
     /// A condition of a write did not hold.
@@ -79,6 +81,8 @@ impl Class {
             "NoSuchBucket" => Class::BucketNotFound,
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => Class::WrongRegion,
             "NoSuchKey" => Class::NotFound,
+            // 403, though no right is missing.
+            "InvalidObjectState" => Class::Archived,
             "NoSuchUpload" => Class::NoSuchUpload,
             "PreconditionFailed" => Class::PreconditionFailed,
             "ConditionalRequestConflict" | "OperationAborted" => Class::Conflict,
@@ -131,6 +135,7 @@ impl Class {
             Class::BucketNotFound => reason::BUCKET_NOT_FOUND,
             Class::WrongRegion => "WrongRegion",
             Class::NotFound => "ObjectNotFound",
+            Class::Archived => reason::OBJECT_ARCHIVED,
             Class::BadDigest => reason::CHECKSUM_MISMATCH,
             Class::ClockSkew => "ClockSkew",
             Class::SlowDown | Class::Unavailable => reason::STORE_UNAVAILABLE,
@@ -163,6 +168,7 @@ impl Class {
             Class::BucketNotFound => "create the bucket or correct the URL",
             Class::WrongRegion => "set AWS_REGION to the bucket's region",
             Class::NotFound => "check the key",
+            Class::Archived => "restore the object first (aws s3api restore-object), or copy it to a class that can be read",
             Class::ClockSkew => "set the node's clock",
             Class::SlowDown | Class::Unavailable => "the store is busy or failing: try again later",
             Class::Unreachable => "check AWS_ENDPOINT_URL_S3, DNS and the network from the cluster",
@@ -209,6 +215,7 @@ mod tests {
             (404, "NoSuchBucket", Class::BucketNotFound, false),
             (404, "NoSuchKey", Class::NotFound, false),
             (404, "", Class::NotFound, false),
+            (403, "InvalidObjectState", Class::Archived, false),
             (404, "NoSuchUpload", Class::NoSuchUpload, false),
             (412, "PreconditionFailed", Class::PreconditionFailed, false),
             (409, "ConditionalRequestConflict", Class::Conflict, false),
@@ -231,6 +238,7 @@ mod tests {
             detail: String::new(),
         };
         assert!(at("GET s3://b/k").to_string().contains("AWS_ENDPOINT_URL_S3") && !at("GET gs://b/k").to_string().contains("AWS"));
+        assert!(!Class::Archived.retryable() && Class::Archived.next_step().contains("restore the object first"));
         // Not at once, but another node's clock may be right, and this one's is being set after its boot.
         assert!(!Class::ClockSkew.repeat() && Class::ClockSkew.retryable());
         // A name server may be slow to learn a name, for seconds; a name that is wrong stays wrong.

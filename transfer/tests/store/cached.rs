@@ -99,6 +99,19 @@ fn an_object_that_is_replaced_while_it_is_fetched_is_kept_as_what_it_is() {
 }
 
 #[test]
+fn an_object_in_an_archive_is_told_at_once_with_what_to_do() {
+    let double = Double::new(Manners { archived: true, ..Manners::default() });
+    double.store(&[]).put("in/x.bin", &noise(600_000, 1)).unwrap();
+    let node = tempfile::tempdir().unwrap();
+    let input = json!({"from": "s3://bucket/in/x.bin"});
+    for role in ["check", "fetch"] {
+        let ended = job(node.path(), double.endpoint(), &input).run(&[role]);
+        assert_eq!(ended.says(), (2, "ObjectArchived"), "{role}: {}", ended.log);
+        assert!(ended.receipt().message.contains("restore the object first"), "{}", ended.receipt().message);
+    }
+}
+
+#[test]
 fn another_namespace_and_whoever_may_not_read_get_nothing_from_it() {
     let bucket = weed().bucket("cached-rights");
     weed().store(&bucket).put("in/x.bin", &noise(SIZE, 3)).unwrap();

@@ -33,6 +33,8 @@ pub(crate) struct Manners {
     pub(crate) unknown: &'static [&'static str],
     /// That many bodies are kept with a bit flipped.
     pub(crate) damages: u32,
+    /// Objects are in an archive: their heads are told, their bytes are not.
+    pub(crate) archived: bool,
     /// It keeps a CRC-64/NVME with each object.
     pub(crate) keeps: bool,
     /// Requests that are signed for another region are refused with this code; the answer names the region.
@@ -230,6 +232,7 @@ impl Double {
             }
             (_, _) => match state.objects.get(&key).cloned() {
                 None => refused(404, "NoSuchKey"),
+                Some(_) if manners.archived && method == "GET" => refused(403, "InvalidObjectState"),
                 Some((bytes, tag)) => {
                     if method == "HEAD"
                         && let Some(next) = manners.replaces
