@@ -202,13 +202,27 @@ impl Repository {
                     Ok(set) => return Ok(set),
                     Err(why) => wrong = why,
                 },
-                Ok(None) => return Err(Unusable::Damaged("its manifest is gone".into())),
+                Ok(None) => return Err(self.absent(&kept.manifest, "its manifest".into())),
                 // No manifest that was published is so large.
                 Err(e) if e.class == Class::TooLarge => return Err(Unusable::Damaged(format!("its manifest is {}", e.detail))),
                 Err(e) => return Err(Unusable::Failed(e.into())),
             }
         }
         Err(Unusable::Damaged(wrong))
+    }
+
+    /// What it means that an object was answered as absent. For the checkpoint a loss is for good, and whatever stands between here and the
+    /// store may answer 404: so the listing must say the same.
+    pub(super) fn absent(&self, below: &str, what: String) -> Unusable {
+        let key = self.key(below);
+        match self.store.list(&key, None) {
+            Ok(page) if page.objects.iter().any(|(listed, _)| *listed == key) => {
+                let message = format!("{} is listed, and was answered as absent", self.store.name(&key));
+                Unusable::Failed(Fault::passing(reason::STORE_UNAVAILABLE, message))
+            }
+            Ok(_) => Unusable::Damaged(format!("{what} is gone")),
+            Err(e) => Unusable::Failed(e.into()),
+        }
     }
 
     /// Every key below `below`, relative to the repository.

@@ -183,7 +183,7 @@ fn download(repository: &Repository, piece: &Piece, path: &Path, offset: u64, me
         });
         mismatch = match (failed, got) {
             (Some(e), _) => return Err(local(e)),
-            (None, Err(e)) if e.class == Class::NotFound => return Err(Unusable::Damaged(format!("{} is gone", piece.object))),
+            (None, Err(e)) if e.class == Class::NotFound => return Err(repository.absent(&piece.object, piece.object.clone())),
             (None, Err(e)) if e.class == Class::Stopped => format!("{} has more than {} bytes", piece.object, piece.size),
             (None, Err(e)) => return Err(Unusable::Failed(e.into())),
             (None, Ok(_)) => match check.finish() {

@@ -15,6 +15,23 @@ fn attempt(number: u32, double: &Double) -> Attempt {
     job
 }
 
+#[test]
+fn a_checkpoint_that_is_answered_as_absent_and_listed_is_not_given_up() {
+    let double = Double::new(Manners { keeps: true, ..Manners::default() });
+    let first = attempt(1, &double);
+    fetched(&first, "fetched 0 files");
+    let sidecar = first.start(&["stage"]);
+    write(&first, "model", b"1");
+    ask(&first, &sidecar, "1", "saved checkpoint 1 of attempt 1");
+    sidecar.signal(Signal::TERM);
+    sidecar.end();
+    double.change(|manners| manners.misses = 1);
+    let second = attempt(2, &double);
+    let missed = second.run(&["fetch"]);
+    assert_eq!(missed.says(), (1, "StoreUnavailable"), "{}", missed.log);
+    fetched(&second, "restored checkpoint 1 of attempt 1");
+}
+
 fn fetched(job: &Attempt, says: &str) {
     let fetched = job.run(&["fetch"]);
     assert_eq!(fetched.says(), (0, "Done"), "{}", fetched.log);

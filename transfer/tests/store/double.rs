@@ -33,6 +33,8 @@ pub(crate) struct Manners {
     pub(crate) unknown: &'static [&'static str],
     /// That many bodies are kept with a bit flipped.
     pub(crate) damages: u32,
+    /// That many questions for the bytes of a checkpoint's manifest are answered 404, as a proxy would.
+    pub(crate) misses: u32,
     /// Objects are in an archive: their heads are told, their bytes are not.
     pub(crate) archived: bool,
     /// It keeps a CRC-64/NVME with each object.
@@ -232,6 +234,10 @@ impl Double {
             }
             (_, _) => match state.objects.get(&key).cloned() {
                 None => refused(404, "NoSuchKey"),
+                Some(_) if manners.misses > 0 && key.contains("/m/") => {
+                    self.change(|manners| manners.misses -= 1);
+                    Answer(404, vec![], vec![])
+                }
                 Some(_) if manners.archived && method == "GET" => refused(403, "InvalidObjectState"),
                 Some((bytes, tag)) => {
                     if method == "HEAD"
