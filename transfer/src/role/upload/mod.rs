@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::checksum::{crc64nvme_text, hex};
 use crate::crew;
 use crate::plan::{FileSum, Item, PART, Skipped, Staged, Strong};
-use crate::progress::Meter;
+use crate::progress::{Meter, say};
 use crate::stamp::Stamp;
 use crate::store::Stretch;
 
@@ -84,7 +84,11 @@ pub(super) struct Staging {
 
 /// How many packs, files or parts are sent to this destination at a time.
 pub(super) fn threads(to: &Destination) -> usize {
-    crew::for_latency(THREADS, MOST, to.latency())
+    let threads = crew::for_latency(THREADS, MOST, to.latency());
+    if threads > THREADS {
+        say(&format!("the store takes {} ms for an answer: {threads} requests at a time", to.latency().as_millis()));
+    }
+    threads
 }
 
 /// A number that no other object of this process has.
