@@ -3,7 +3,7 @@
 use super::Action;
 use super::draft::Draft;
 use super::outcome::{Seen, look, sentence};
-use crate::job::facts::Role;
+use crate::job::facts::{Container, Role};
 use crate::job::next::ended;
 use gpujob_crds::conditions::{Status, Wanted, find, is_true, job as types, set, want};
 use gpujob_crds::job_status::Outcome;
@@ -100,12 +100,19 @@ fn stored(d: &Draft<'_>) -> Option<Wanted> {
     Some(match winner {
         Some(a) if a.outcome == Some(Outcome::Succeeded) => match apart {
             Some(place) => want(types::RESULTS_STORED, true, reason::NO_CONDITIONAL_WRITES, format!("{place}: {APART}")),
-            None => want(types::RESULTS_STORED, true, "Committed", ""),
+            None => want(types::RESULTS_STORED, true, "Committed", warnings(d, a.number)),
         },
         Some(_) => want(types::RESULTS_STORED, true, "CommittedAsFailed", "What the last attempt left; the manifest says Failed."),
         None if ended(&d.status) => want(types::RESULTS_STORED, false, "NotDelivered", ""),
         None => want(types::RESULTS_STORED, false, "Pending", ""),
     })
+}
+
+/// What the sidecar could not do beside the delivery, such as saving checkpoints, while its pod is there to say so.
+fn warnings(d: &Draft<'_>, attempt: i32) -> String {
+    let sidecar = d.world.pod(attempt, Role::Attempt).and_then(|pod| pod.stage.as_ref()).and_then(Container::receipt);
+    let said: Vec<String> = sidecar.iter().flat_map(|r| &r.warnings).map(|text| sentence(text)).collect();
+    said.join(" ")
 }
 
 /// Nothing starts before its inputs are there and its destination is claimed.

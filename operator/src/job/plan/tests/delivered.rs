@@ -269,3 +269,20 @@ fn an_image_that_is_missed_late_is_borne_as_long_as_one_that_is_missed_early() {
     c.wait(1);
     assert_eq!(c.condition(types::SUCCEEDED), "False ErrImagePull");
 }
+
+#[test]
+fn what_the_sidecar_could_not_save_is_said_with_the_results() {
+    let mut c = Cluster::running(|_| {});
+    c.now = at(30);
+    c.exit(0, "");
+    c.settle();
+    let mut sealed = plain(Mover::Stage, Answer::Sealed);
+    sealed.warnings = vec!["checkpoint 3 was not saved: its folder has too many files".into()];
+    c.answer(Role::Attempt, 1, STAGE, &sealed);
+    c.stored(Role::Commit, 1, &committed(1, Ended::Succeeded));
+    c.settle();
+    assert_eq!(c.condition(types::RESULTS_STORED), "True Committed");
+    let status = c.status();
+    let said = status.conditions.iter().find(|x| x.type_ == types::RESULTS_STORED).map(|x| x.message.clone());
+    assert_eq!(said.as_deref(), Some("checkpoint 3 was not saved: its folder has too many files."));
+}
