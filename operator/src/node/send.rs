@@ -1,6 +1,7 @@
 //! Launches: the recorded request, sent by a task of its own, and what this process knows of its answers.
 
 use super::observe::{LaunchAnswer, scope};
+use super::plan::whole;
 use crate::context::Ctx;
 use crate::throttle::jitter;
 use gpujob_crds::node::InstanceStatus;
@@ -245,7 +246,7 @@ async fn launch(ctx: &Ctx, node: &GpuNode, given_up: &CancellationToken) -> Resu
         private_dns_name: more.and_then(|i| i.private_dns_name.clone()),
         private_ip: more.and_then(|i| i.private_ip.clone()),
         provider_id: more.map(|i| i.provider_id.clone()),
-        launch_time: more.and_then(|i| i.launch_time).map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time),
+        launch_time: more.and_then(|i| i.launch_time).map(whole),
     };
     Ok(Sent::Launched(Box::new(instance)))
 }

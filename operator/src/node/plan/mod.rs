@@ -146,8 +146,13 @@ fn record(world: &NodeWorld, found: &Instance, known: Option<InstanceStatus>) ->
         private_dns_name: found.private_dns_name.clone().or_else(|| known.as_ref().and_then(|k| k.private_dns_name.clone())),
         private_ip: found.private_ip.clone().or_else(|| known.as_ref().and_then(|k| k.private_ip.clone())),
         provider_id: Some(found.provider_id.clone()),
-        launch_time: found.launch_time.map(Time).or_else(|| known.and_then(|k| k.launch_time)),
+        launch_time: found.launch_time.map(whole).or_else(|| known.and_then(|k| k.launch_time)),
     }
+}
+
+/// As the API writes times. A part of a second would never be read back, and be written again at every look.
+pub(in crate::node) fn whole(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 fn transition(status: &GpuNodeStatus, type_: &str, now: Timestamp) -> Timestamp {
