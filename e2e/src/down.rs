@@ -4,14 +4,14 @@ use crate::host::Paths;
 use crate::instance::{self, cgroup};
 use crate::lock::Lock;
 use crate::network;
-use crate::process::{Daemon, kill, marked};
+use crate::process::{Daemon, kill_marked, marked};
 use crate::progress::step;
 use crate::services::{ec2, object_store};
 use anyhow::{Result, bail};
 use futures::future::join_all;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Ends everything and checks that nothing is left. The last run's logs are kept in the cache's `last-logs`.
 ///
@@ -50,15 +50,7 @@ async fn stop_all(paths: &Paths) -> Result<()> {
     let servers = servers.filter_map(|file| file.strip_suffix(".pid").map(str::to_owned));
     join_all(servers.map(server)).await;
     // What lost its pid file in a crash still carries the mark.
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(10) {
-        let rest = marked();
-        if rest.is_empty() {
-            break;
-        }
-        rest.into_iter().for_each(kill);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    kill_marked().await;
     join_all(instances.iter().map(|id| instance::clear_away(paths, id))).await;
     Ok(())
 }

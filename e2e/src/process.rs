@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 /// The variable that marks every process of the lab. It is never part of `cargo lab env`.
 pub const MARK: &str = "GPUJOB_LAB_PROCESS";
 
+/// What a killed process may take to be gone. Its memory is given back first, 0.2 s for 3 GB, and all that time it is in /proc
+/// without an environment: alive, but known by its pid alone.
+const DYING: Duration = Duration::from_secs(10);
+
 /// A process that should run has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} has ended:\n{last_words}")]
@@ -106,6 +110,11 @@ impl Daemon {
             }
             if self.pid().is_some() {
                 signal_group(pid, libc::SIGKILL);
+                // Until it is gone it has its ports and files still: whoever starts the next one would be refused.
+                let killed = Instant::now();
+                while self.pid().is_some() && killed.elapsed() < DYING {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
         }
         let _ = fs::remove_file(&self.pid_file);
@@ -138,6 +147,23 @@ pub fn kill(pid: u32) {
     if let Ok(pid) = i32::try_from(pid) {
         // SAFETY: kill has no memory effects; callers checked whose process it is.
         unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+}
+
+/// Kills every process of [`marked`], and returns when all of them are gone: a kill returns before.
+pub async fn kill_marked() {
+    let started = Instant::now();
+    let mut killed: Vec<(u32, u64)> = vec![];
+    while started.elapsed() < DYING {
+        let rest = marked();
+        killed.extend(rest.iter().filter_map(|pid| Some((*pid, Stat::of(*pid)?.started))));
+        rest.iter().copied().for_each(kill);
+        // Not by the mark: it is the first that a dying process loses.
+        killed.retain(|(pid, started)| Stat::of(*pid).is_some_and(|stat| stat.alive && stat.started == *started));
+        if rest.is_empty() && killed.is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -211,6 +237,25 @@ mod tests {
         assert!(marked().contains(&pid));
         again.stop(Duration::from_secs(5)).await;
         assert_eq!(again.pid(), None);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_stopped_daemon_is_gone_with_its_memory() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let daemon = Daemon::within(folder.path(), "large");
+        // It ignores the asking, and its 200 MB take tens of milliseconds to give back.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' TERM; data=$(head -c 200000000 /dev/zero | tr '\\0' x); echo held > held; sleep 60"]);
+        command.current_dir(folder.path());
+        let pid = daemon.start(&command)?;
+        crate::progress::until("its memory", Duration::from_secs(60), || async {
+            anyhow::ensure!(folder.path().join("held").exists(), "not yet");
+            Ok(())
+        })
+        .await?;
+        daemon.stop(Duration::ZERO).await;
+        assert!(Stat::of(pid).is_none_or(|stat| !stat.alive));
         Ok(())
     }
 

@@ -4,7 +4,6 @@ use crate::session::Given;
 use anyhow::{Context, Result, ensure};
 use gpujob_crds::GpuPool;
 use gpujob_e2e::lab::Lab;
-use gpujob_e2e::progress::until;
 use gpujob_e2e::soak::given;
 use gpujob_e2e::{cluster, command, down, http, process};
 use kube::Api;
@@ -79,14 +78,7 @@ pub(crate) async fn push(_: Given) -> Result<()> {
 pub(crate) async fn crashed(given: Given) -> Result<()> {
     let (client, name) = (&given.client, "before-the-crash");
     cluster::apply(client, &given::sleeper(given::NAMESPACE, name, "nowhere").to_string()).await?;
-    process::marked().into_iter().for_each(process::kill);
-    // A kill returns before the process has ended: `up` would find its cloud alive.
-    until("the end of all processes", Duration::from_secs(30), || async {
-        let left = process::marked().len();
-        ensure!(left == 0, "{left} still run");
-        Ok(())
-    })
-    .await?;
+    process::kill_marked().await;
     Lab::up().await?;
     let pools: Api<GpuPool> = Api::all(given.lab.client().await?);
     let asked = pools.list(&ListParams::default()).await;
