@@ -42,7 +42,8 @@ impl Registry {
         // chroot isolation needs no container engine, and no network of its own for a RUN line.
         let mut build = self.buildah();
         build.args(["build", "--quiet", "--isolation", "chroot", "--format", "oci", "--layers=false", "--tag", &reference]);
-        build.arg("--file").arg(containerfile).arg(context);
+        // A Containerfile may begin with an image of the same registry.
+        build.arg(format!("--tls-verify={}", self.tls)).arg("--file").arg(containerfile).arg(context);
         command::output(build).await.with_context(|| format!("building {name}"))?;
         let mut push = self.buildah();
         push.arg("push").arg("--quiet").arg(format!("--tls-verify={}", self.tls)).arg(&reference);
