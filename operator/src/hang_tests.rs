@@ -242,3 +242,29 @@ async fn the_console_of_what_never_joined_is_kept_and_does_not_hold_its_end_back
         shutdown.cancel();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn launches_that_wait_for_their_turn_leave_the_queue_when_their_nodes_are_deleted() {
+    let mut s = Surroundings::new();
+    let names: Vec<String> = (0..300).map(|n| format!("gn-{n:03}")).collect();
+    names.iter().for_each(|name| node(&mut s, name, WELL, None, |_| {}));
+    let shutdown = start(&mut s);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let sent = s.well.count("launch");
+    assert!((1..100).contains(&sent), "{sent} in the first second");
+    let now = s.ctx.clock.now();
+    for name in &names {
+        let mut gone: GpuNode = serde_json::from_value(s.api.get(&path(name))).expect("a GpuNode");
+        gone.metadata.deletion_timestamp = Some(Time(now));
+        gone.status.as_mut().expect("set").assignments = Some(vec![]);
+        s.api.put(&path(name), &gone);
+        s.caches.node(gone);
+        s.ctx.queues.nodes.send(name.clone()).expect("open");
+    }
+    node(&mut s, "wanted", WELL, None, |_| {});
+    s.ctx.queues.nodes.send("wanted".into()).expect("open");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(s.well.calls().iter().any(|call| call == "launch wanted"), "{:?}", s.well.calls());
+    assert!(s.well.count("launch") <= sent + 2, "{} were sent after all", s.well.count("launch") - sent);
+    shutdown.cancel();
+}

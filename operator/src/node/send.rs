@@ -35,6 +35,8 @@ struct Known {
     /// What it brought. The plan puts it on record, with all else that follows from it in the same write. If the process dies before
     /// that, the listing (by UID tag) or a replay of the launch brings it again.
     instance: Option<InstanceStatus>,
+    /// This process has had it in hand before: what its status said at the first time is known.
+    met: bool,
     tries: u32,
     /// How many of them found something missing that the request names.
     not_found: u32,
@@ -124,7 +126,7 @@ impl Launches {
             // The condition is written before the request is sent. Where it is there at this process's first send, one before it may
             // have sent, and been obeyed: what is refused now proves nothing then.
             let said = node.status.as_ref().is_some_and(|s| conditions::find(&s.conditions, conditions::node::LAUNCHED).is_some());
-            sent.unsure |= sent.tries == 1 && said;
+            sent.unsure |= !std::mem::replace(&mut sent.met, true) && said;
             sent.given_up.clone()
         };
         let (ctx, launches, node) = (ctx.clone(), self.clone(), node.clone());
