@@ -5,6 +5,7 @@ use crate::context::{ApiError, Ctx, within};
 use crate::job::next::ended;
 use crate::job::observe::{JobWorld, last_ended};
 use crate::job::pod::{Target, attempt, log_name, owner, storage};
+use futures::{AsyncRead, AsyncReadExt};
 use gpujob_crds::{GpuJob, names};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
@@ -81,10 +82,13 @@ pub(super) async fn save_log(ctx: &Ctx, world: &JobWorld, pod: &str, container: 
     let namespace = world.job.namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
     // The API counts lines from the end but bytes from the front: ask for lines, cut bytes here.
-    let params =
-        LogParams { container: container.map(str::to_owned), tail_lines: Some(5_000), limit_bytes: Some(8 << 20), ..LogParams::default() };
-    let text = match tokio::time::timeout(LOG_TIMEOUT, pods.logs(pod, &params)).await {
-        Ok(Ok(text)) => tail(&text).to_owned(),
+    let params = LogParams { container: container.map(str::to_owned), tail_lines: Some(5_000), ..LogParams::default() };
+    let read = async {
+        let stream = pods.log_stream(pod, &params).await.map_err(|e| e.to_string())?;
+        last(std::pin::pin!(stream)).await.map_err(|e| e.to_string())
+    };
+    let text = match tokio::time::timeout(LOG_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => tail(&String::from_utf8_lossy(&bytes)).to_owned(),
         Ok(Err(error)) => format!("(the log could not be read: {error})\n"),
         Err(_) => "(the log could not be read: no answer from the node)\n".to_owned(),
     };
@@ -117,6 +121,22 @@ pub(super) async fn save_log(ctx: &Ctx, world: &JobWorld, pod: &str, container: 
     Ok(())
 }
 
+/// The end of what comes, at least [`LOG_BYTES`] of it. Many jobs may end at once, each with lines as long as it likes: what goes before is
+/// not held.
+async fn last(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
+    let (mut kept, mut piece) = (vec![], vec![0; 32 << 10]);
+    loop {
+        let n = from.read(&mut piece).await?;
+        if n == 0 {
+            return Ok(kept);
+        }
+        kept.extend_from_slice(&piece[..n]);
+        if kept.len() > 2 * LOG_BYTES {
+            kept.drain(..kept.len() - LOG_BYTES - 4);
+        }
+    }
+}
+
 /// The last [`LOG_BYTES`] of a text, from the start of a line.
 fn tail(text: &str) -> &str {
     if text.len() <= LOG_BYTES {
@@ -133,6 +153,15 @@ fn tail(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn of_a_long_log_the_end_is_held_and_no_more() {
+        let lines: String = (0..100_000).map(|n| format!("line {n} ü\n")).collect();
+        let kept = last(lines.as_bytes()).await.expect("memory");
+        assert!((LOG_BYTES..=2 * LOG_BYTES).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(tail(&String::from_utf8_lossy(&kept)), tail(&lines));
+        assert_eq!(last(&b"short\n"[..]).await.expect("memory"), b"short\n");
+    }
 
     #[test]
     fn the_tail_is_bounded_and_starts_with_a_line() {
